@@ -1,0 +1,56 @@
+# The verbs of this repository. `make` alone prints them; the text after ## is what it prints.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run up down status test check format lock golden bench clean
+
+help: ## print these lines
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | \
+		while IFS='|' read -r verb says; do printf '%-14s %s\n' "$$verb" "$$says"; done
+
+setup: ## make .venv from the lock; needs Python 3.11 and nothing else
+	@scripts/setup.sh
+
+run: setup ## carry the digits workload through every stage and release it
+	@$(BIN)/penstock run digits $(ARGS)
+
+up: setup ## start the servers with the present champion
+	@$(BIN)/penstock up $(ARGS)
+
+down: setup ## stop the servers
+	@$(BIN)/penstock down $(ARGS)
+
+status: setup ## say what is serving, and how traffic is split
+	@$(BIN)/penstock status $(ARGS)
+
+test: setup ## run every test this machine can run; ARGS="-m gpu" asks for those on a GPU
+	@$(BIN)/pytest $(ARGS)
+
+check: setup ## format, lint, types, import contracts, shell scripts, docs, requirement files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck .ci/run scripts/*.sh
+	$(BIN)/pytest -q tests/house
+
+format: setup ## rewrite sources in the house format, and mend what ruff can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: setup ## resolve pyproject.toml into requirements/; ARGS=--upgrade moves every pin
+	@scripts/lock.sh $(ARGS)
+
+golden: setup ## rewrite the golden files in tests/golden; review the difference
+	@PENSTOCK_GOLDEN=rewrite $(BIN)/pytest -q tests/golden $(ARGS)
+
+bench: setup ## measure a run: seconds per stage, peak memory, where the time goes
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+clean: ## remove the environment and caches; .penstock, with runs and registry, stays
+	rm -rf .venv .venv-bootstrap .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist .coverage .coverage.*
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The KFP face of each stage: a typed contract and one call."""

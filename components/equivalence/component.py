@@ -1,0 +1,31 @@
+"""Hold every artifact against the one before it, overall and on every slice."""
+
+from kfp import dsl
+
+from components import images
+
+
+@images.ENGINE
+def equivalence(
+    workload: str,
+    snapshot: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    onnx: dsl.Input[dsl.Model],
+    int8: dsl.Input[dsl.Model],
+    ladder: dsl.Output[dsl.Artifact],
+):
+    """Climb the ladder torch → ONNX → int8 on the holdout."""
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    from penstock.equivalence import run
+
+    run(
+        workload=workload,
+        snapshot=Path(snapshot.path),
+        model=Path(model.path),
+        onnx=Path(onnx.path),
+        int8=Path(int8.path),
+        out=Path(ladder.path),
+        now=datetime.now(UTC),
+    )

@@ -1,0 +1,1 @@
+"""Carries a model from features to live traffic through gates, and back when it must."""

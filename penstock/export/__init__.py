@@ -1,0 +1,5 @@
+"""Export: is the graph the model?"""
+
+from penstock.export.step import run
+
+__all__ = ["run"]

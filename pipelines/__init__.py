@@ -1,0 +1,1 @@
+"""Pipelines: the stages in their order, as Kubeflow Pipelines runs them."""

@@ -1,0 +1,75 @@
+"""Handwritten digits, read from 8×8 images. The smallest complete example, and the int8 one."""
+
+from datetime import timedelta
+
+from penstock.workload import (
+    AtLeast,
+    Column,
+    DataRules,
+    Equivalence,
+    Export,
+    NoWorse,
+    Quantize,
+    Rollout,
+    Rung,
+    Training,
+    Workload,
+)
+
+WORKLOAD = Workload(
+    name="digits",
+    title="Handwritten digits",
+    owner="ml-platform",
+    feature_service="digits_v1",
+    label="label",
+    classes=10,
+    data=DataRules(
+        columns=(
+            Column(name="capture_id", dtype="int64", low=0),
+            Column(name="event_timestamp", dtype="timestamp[us, tz=UTC]"),
+            Column(name="label", dtype="int64", low=0, high=9),
+            Column(name="pixels", dtype="list<element: float>", low=0, high=16, length=64),
+            Column(name="ink_mean", dtype="double", low=0.5, high=16),
+            Column(name="ink_spread", dtype="double", low=0.5, high=16),
+            Column(name="centre_row", dtype="double", low=0, high=7),
+            Column(name="centre_column", dtype="double", low=0, high=7),
+        ),
+        unique=("capture_id",),
+        at_least_rows=500,
+    ),
+    training=Training(
+        epochs=10, batch_size=64, learning_rate=4e-3, weight_decay=0.05, seed=42, proof_epochs=2
+    ),
+    export=Export(opset=20, max_abs_error=1e-4),
+    quantize=Quantize(examples=320),
+    equivalence=Equivalence(
+        onnx=Rung(
+            min_agreement=0.999,
+            min_snr_db=100.0,
+            max_accuracy_drop=0.0001,
+            min_slice_agreement=0.999,
+            max_slice_accuracy_drop=0.0001,
+        ),
+        int8=Rung(
+            min_agreement=0.98,
+            min_snr_db=20.0,
+            max_accuracy_drop=0.01,
+            min_slice_agreement=0.93,
+            max_slice_accuracy_drop=0.05,
+        ),
+    ),
+    gate=(
+        AtLeast(metric="accuracy", value=0.93),
+        NoWorse(metric="accuracy", margin=0.02),
+        NoWorse(metric="accuracy", margin=0.15, slices=True),
+    ),
+    rollout=Rollout(
+        canary_percents=(10, 25, 50, 100),
+        soak=timedelta(days=1),
+        deadline=timedelta(days=14),
+        time_scale=1 / 21_600,  # a day becomes four seconds
+        max_wrong_share=0.15,
+        evidence_timeout=timedelta(days=2),
+    ),
+    serve="int8",
+)
