@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -57,7 +58,9 @@ class Recipe:
     def fingerprint(self) -> str:
         """The name of what this recipe makes."""
         made_by = {"kind": self.kind, "code": self.code, "environment": self.environment}
-        return fingerprint(self.workload, self.inputs, {**self.settings, "made_by": made_by})
+        return fingerprint(
+            self.workload, self.inputs, {"settings": self.settings, "made_by": made_by}
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Bundle:
 
     def json(self, name: str) -> Any:
         """Return one of its JSON files, parsed."""
-        return json.loads(self.file(name).read_text())
+        return json.loads(self.file(name).read_text(encoding="utf-8"))
 
 
 def fingerprint(workload: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> str:
@@ -123,12 +126,14 @@ def stable_form(value: object) -> object:
     """
     if value is None or isinstance(value, str | bool | int):
         return value
-    if isinstance(value, float) and value == value and abs(value) != float("inf"):
+    if isinstance(value, float) and math.isfinite(value):
         return value
-    if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):  # pyright: ignore[reportUnknownVariableType]
-        return {k: stable_form(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, object]", value).items()
+        if all(isinstance(k, str) for k, _ in items):
+            return {k: stable_form(v) for k, v in items}
     if isinstance(value, list | tuple):
-        return [stable_form(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        return [stable_form(v) for v in cast("Sequence[object]", value)]
     raise TypeError(f"settings hold {value!r}, which has no stable form; use plain values.")
 
 
@@ -144,11 +149,33 @@ def digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted.
+
+    Raises:
+        BundleError: There is a link: what it points to is not the bundle's to vouch for.
+    """
+    paths = sorted(folder.rglob("*"))
+    if links := [str(p.relative_to(folder)) for p in paths if p.is_symlink()]:
+        raise BundleError(f"{folder} holds links, {links}; a bundle holds files, copy them.")
+    return [p for p in paths if p.is_file()]
+
+
+def sealed(manifest: Mapping[str, Any]) -> str:
+    """Return a manifest's text with the hash of everything else it says as its ``seal``."""
+    said = {name: value for name, value in manifest.items() if name != "seal"}
+    text = json.dumps(said, indent=1, sort_keys=True)
+    seal = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**said, "seal": seal}, indent=1, sort_keys=True)
+
+
 def code_revision(*roots: Path) -> str:
     """Return a hash of all Python and YAML sources below the given files and folders."""
     h = hashlib.sha256()
     for root in roots:
-        paths = [root] if root.is_file() else sorted(root.rglob("*.py")) + sorted(root.rglob("*.yaml"))
+        paths = (
+            [root] if root.is_file() else sorted(root.rglob("*.py")) + sorted(root.rglob("*.yaml"))
+        )
         for path in paths:
             h.update(f"{root.name}/{path.relative_to(root) if root.is_dir() else ''}\0".encode())
             h.update(path.read_bytes() + b"\0")
@@ -169,7 +196,8 @@ def read(path: Path, *, kind: str | None = None) -> Bundle:
         BundleError: Missing, half-written, altered, or not of ``kind``.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
     except FileNotFoundError as e:
         raise BundleError(
             f"{path} is not a bundle: it has no {MANIFEST}; run the stage that makes it again."
@@ -179,28 +207,31 @@ def read(path: Path, *, kind: str | None = None) -> Bundle:
     try:
         if manifest["format"] != FORMAT:
             raise BundleError(f"{path} has format {manifest['format']}, this reads {FORMAT}.")
+        if text != sealed(manifest):
+            raise BundleError(f"{path / MANIFEST} was altered; make the bundle again.")
         if kind is not None and manifest["kind"] != kind:
             raise BundleError(f"{path} is a {manifest['kind']} bundle; a {kind} was wanted.")
-        listed: dict[str, Any] = manifest["files"]
-        present = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-        if extra := present - {MANIFEST} - listed.keys():
-            raise BundleError(f"{path} holds files its manifest does not list: {sorted(extra)}.")
-        for name, entry in listed.items():
-            if name not in present:
-                raise BundleError(f"{path} has lost {name!r}; make the bundle again.")
-            if (found := hash_file(path / name)) != entry["sha256"]:
-                raise BundleError(
-                    f"{path / name} was altered: its hash is {found[:19]}…, the manifest says "
-                    f"{entry['sha256'][:19]}…; make the bundle again."
-                )
+        _verify_files(path, manifest["files"])
     except (KeyError, TypeError, AttributeError) as e:
         raise BundleError(f"{path / MANIFEST} is not a manifest: {e!r}.") from e
     return Bundle(path, manifest)
 
 
-def write(
-    path: Path, recipe: Recipe, *, make: Callable[[Path], Summary], now: datetime
-) -> Bundle:
+def _verify_files(path: Path, listed: Mapping[str, Any]) -> None:
+    present = {p.relative_to(path).as_posix() for p in files_in(path)}
+    if extra := present - {MANIFEST} - listed.keys():
+        raise BundleError(f"{path} holds files its manifest does not list: {sorted(extra)}.")
+    for name, entry in listed.items():
+        if name not in present:
+            raise BundleError(f"{path} has lost {name!r}; make the bundle again.")
+        if (found := hash_file(path / name)) != entry["sha256"]:
+            raise BundleError(
+                f"{path / name} was altered: its hash is {found[:19]}…, the manifest says "
+                f"{entry['sha256'][:19]}…; make the bundle again."
+            )
+
+
+def write(path: Path, recipe: Recipe, *, make: Callable[[Path], Summary], now: datetime) -> Bundle:
     """Make a bundle at ``path``, whole or not at all.
 
     Args:
@@ -230,16 +261,16 @@ def write(
             "summary": {"outcome": summary.outcome, "line": summary.line},
             "files": {
                 p.relative_to(part).as_posix(): {"sha256": hash_file(p), "bytes": p.stat().st_size}
-                for p in sorted(part.rglob("*"))
-                if p.is_file()
+                for p in files_in(part)
             },
         }
-        write_text(part / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+        text = sealed(manifest)
+        write_text(part / MANIFEST, text)
         replace_folder(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return Bundle(path, manifest)
+    return Bundle(path, json.loads(text))
 
 
 def produce(
@@ -261,7 +292,8 @@ def produce(
     kept = store / recipe.kind / recipe.fingerprint
     reused = True
     try:
-        read(kept, kind=recipe.kind)
+        if read(kept, kind=recipe.kind).fingerprint != recipe.fingerprint:
+            raise BundleError(f"{kept} holds what another recipe made.")
     except BundleError:
         write(kept, recipe, make=make, now=now)
         reused = False
@@ -286,7 +318,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: temporary name, flush to disk, rename."""
     part = path.with_name(f".part-{path.name}-{uuid.uuid4().hex[:8]}")
     try:
-        with part.open("w") as f:
+        with part.open("w", encoding="utf-8") as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 
 def _positive(owner: str, **numbers: float) -> None:
@@ -316,9 +317,10 @@ def settings_of(declared: object) -> dict[str, Any]:
         if isinstance(value, timedelta):
             return value.total_seconds()
         if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            items = cast("dict[object, object]", value).items()
+            return {str(k): plain(v) for k, v in items}
         if isinstance(value, list | tuple):
-            return [plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+            return [plain(v) for v in cast("Sequence[object]", value)]
         return value
 
-    return plain(asdict(declared))  # pyright: ignore[reportReturnType, reportArgumentType, reportCallIssue]
+    return cast("dict[str, Any]", plain(asdict(cast(Any, declared))))

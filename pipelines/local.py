@@ -14,7 +14,9 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -22,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from penstock.processes import die_with_parent
 from penstock.stage import Progress, Refused, parse
 from penstock.workload import UnknownWorkload
 
@@ -158,6 +161,11 @@ def require_kfp() -> None:
         raise SystemExit(f"kfp {__version__} is installed; {wanted} or later is needed: make setup")
 
 
+def _end_group(_number: int, _frame: object) -> None:
+    """End the running step too: it is a grandchild that nobody else knows."""
+    os.killpg(0, signal.SIGKILL)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Compile and run; print events; return 0 when every step succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -172,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
         out.write(json.dumps(event) + "\n")
         out.flush()
 
+    signal.signal(signal.SIGTERM, _end_group)
+    die_with_parent()
     require_kfp()
     given.root.mkdir(parents=True, exist_ok=True)
     compiled = given.root / "pipeline.yaml"

@@ -1,6 +1,23 @@
 """Ledger: append-only, hash-chained record of every release decision."""
 
 from penstock.ledger.chain import Entry, Ledger, LedgerError
-from penstock.ledger.lifecycle import Stage, champion, stage_of
+from penstock.ledger.lifecycle import (
+    REGISTERED,
+    Stage,
+    champion,
+    package_of,
+    serving_order,
+    stage_of,
+)
 
-__all__ = ["Entry", "Ledger", "LedgerError", "Stage", "champion", "stage_of"]
+__all__ = [
+    "REGISTERED",
+    "Entry",
+    "Ledger",
+    "LedgerError",
+    "Stage",
+    "champion",
+    "package_of",
+    "serving_order",
+    "stage_of",
+]

@@ -28,6 +28,9 @@ NEXT = {
     Stage.CANARY: Stage.PRODUCTION,
 }
 
+REGISTERED = "registered"
+"""Kind of the entry that names a version's package: folder, fingerprint, digest."""
+
 MOVED = "moved"
 """Kind of the entries that move a version; their body's ``to`` is the stage."""
 
@@ -49,10 +52,23 @@ def stage_of(entries: Sequence[Entry], version: int) -> Stage:
 
 def champion(entries: Sequence[Entry]) -> int | None:
     """Return the version that serves users: the last to enter PRODUCTION and still there."""
-    entered = [
-        e.version for e in entries if e.kind == MOVED and e.body["to"] == Stage.PRODUCTION
-    ]
-    for version in reversed(entered):
-        if version is not None and stage_of(entries, version) is Stage.PRODUCTION:
-            return version
-    return None
+    return next(iter(serving_order(entries)), None)
+
+
+def package_of(entries: Sequence[Entry], version: int) -> str:
+    """Return the folder of a version's package.
+
+    Raises:
+        LookupError: The version was never registered.
+    """
+    for entry in entries:
+        if entry.kind == REGISTERED and entry.version == version:
+            return entry.body["package"]
+    raise LookupError(f"version {version} is not in the ledger; run the register stage.")
+
+
+def serving_order(entries: Sequence[Entry]) -> list[int]:
+    """Return the versions that entered PRODUCTION and are not archived, newest first."""
+    entered = [e.version for e in entries if e.kind == MOVED and e.body["to"] == Stage.PRODUCTION]
+    live = [v for v in entered if v is not None and stage_of(entries, v) is Stage.PRODUCTION]
+    return live[::-1]

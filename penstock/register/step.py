@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle, read
-from penstock.ledger import Ledger, Stage, champion, stage_of
+from penstock.ledger import REGISTERED, Ledger, Stage, champion, stage_of
 from penstock.register import package as packages
 from penstock.register.registry import Registry
 from penstock.stage import carry_out, require_pass, say
@@ -19,7 +19,6 @@ LEDGER_VARIABLE = "PENSTOCK_LEDGER"
 RUN_VARIABLE = "PENSTOCK_RUN"
 """Environment variable: identity of the pipeline run, kept as a tag."""
 
-REGISTERED = "registered"
 OPEN = (Stage.STAGING, Stage.SHADOW, Stage.CANARY)
 
 
@@ -110,6 +109,7 @@ def record(
             body={
                 "fingerprint": packaged.fingerprint,
                 "digest": packaged.digest,
+                "package": str(registry.package(workload, version)),
                 "rehearsal": packaged.json("lineage.json")["rehearsal"],
             },
             actor=actor,

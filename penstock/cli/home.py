@@ -1,0 +1,107 @@
+"""Home: the one folder where runs, registry, ledger and servers of this machine live."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from penstock.bundle import STORE_VARIABLE
+
+VARIABLE = "PENSTOCK_HOME"
+FREE_BYTES = 500_000_000
+"""Least free disk space a run is started with."""
+
+
+class HomeError(RuntimeError):
+    """The home cannot be used now; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths below one folder."""
+
+    path: Path
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return os.environ.get("PENSTOCK_LEDGER") or f"sqlite:///{self.path / 'ledger.db'}"
+
+    def runs(self) -> Path:
+        """Folder of all runs."""
+        return self.path / "runs"
+
+    def environment(self, *, run_id: str = "") -> dict[str, str]:
+        """Return the variables that steps read, where the caller's environment sets none."""
+        own = {
+            STORE_VARIABLE: str(self.path / "store"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.path / 'mlflow.db'}",
+            "PENSTOCK_LEDGER": self.ledger_url,
+            "PENSTOCK_RUN": run_id,
+            # The steps of a run must not phone anyone, nor draw progress bars into a log.
+            "FEAST_USAGE": "False",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONHASHSEED": "0",
+        }
+        return {**own, **{k: v for k, v in os.environ.items() if k not in ("PENSTOCK_RUN",)}} | {
+            "PENSTOCK_RUN": run_id
+        }
+
+
+def home() -> Home:
+    """Return the home that ``PENSTOCK_HOME`` names, ``.penstock`` here by default."""
+    return Home(Path(os.environ.get(VARIABLE) or ".penstock").resolve())
+
+
+def run_id(now: datetime) -> str:
+    """Return a run's name: its UTC start to the second."""
+    return now.strftime("%Y%m%d-%H%M%S")
+
+
+@contextmanager
+def locked(held: Home) -> Iterator[None]:
+    """Let one run use the home at a time, and clear what a crashed one left half-written.
+
+    Raises:
+        HomeError: Another run holds it, it cannot be written, or the disk is nearly full.
+    """
+    try:
+        held.runs().mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise HomeError(f"{held.path} cannot be used: {e}; set {VARIABLE} to a folder of yours.") from e
+    free = shutil.disk_usage(held.path).free
+    if free < FREE_BYTES:
+        raise HomeError(
+            f"{held.path} has {free // 1_000_000} MB of free disk, {FREE_BYTES // 1_000_000} are "
+            f"needed; free some or set {VARIABLE} to another disk."
+        )
+    note = held.path / "run.pid"
+    lock = FileLock(held.path / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = note.read_text().strip() if note.exists() else "unknown"
+        raise HomeError(
+            f"another run is using {held.path} (process {who}); wait for it, or set {VARIABLE} to "
+            "another folder."
+        ) from None
+    try:
+        note.write_text(str(os.getpid()))
+        clear_parts(held.path / "store")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def clear_parts(store: Path) -> None:
+    """Remove what interrupted writes left in the store; nothing reads it."""
+    for part in store.glob("*/.part-*"):
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,273 @@
+"""The ``penstock`` command."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from penstock.bundle import BundleError
+from penstock.cli import run as runs
+from penstock.cli import stages
+from penstock.cli.home import HomeError, home, locked, run_id
+from penstock.cli.screen import Screen, coloured, row
+from penstock.ledger import Ledger, LedgerError, champion
+from penstock.rollout import step as rollout
+from penstock.rollout.plane import Plane, PlaneError
+from penstock.stage import Refused
+from penstock.workload import UnknownWorkload, known, load
+
+PORT = 8780
+
+app = typer.Typer(
+    help="Carries a model from features to live traffic through gates, and back when it must.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+stages.add_to(app)
+
+
+class Break(StrEnum):
+    """Ways to break a challenger on purpose."""
+
+    LATENCY = "latency"
+    ERRORS = "errors"
+    ACCURACY = "accuracy"
+
+
+class BreakOn(StrEnum):
+    """Where the fault shows."""
+
+    LIVE = "live"
+    ALL = "all"
+
+
+Workload = Annotated[str, typer.Argument(help="Folder below workloads/.")]
+Port = Annotated[int, typer.Option(help="Where users are answered, on loopback.")]
+
+
+@app.command()
+def run(
+    workload: Workload,
+    seed: Annotated[int, typer.Option(help="Training seed; 0 is the declared one.")] = 0,
+    break_challenger: Annotated[
+        Break | None, typer.Option(help="Break the new version on purpose; it must come back.")
+    ] = None,
+    break_on: Annotated[
+        BreakOn, typer.Option(help="live: only users see the fault; all: shadow sees it too.")
+    ] = BreakOn.LIVE,
+    port: Port = PORT,
+    release: Annotated[bool, typer.Option(help="Stop after registering.")] = True,
+) -> None:
+    """Carry a workload from features to live traffic.
+
+    Example: penstock run digits --seed 7
+
+    Exit codes: 0 serves; 1 failed; 2 wrong call or home in use; 3 rejected by the gate; 4 data
+    refused; 5 rolled back; 130 interrupted.
+    """
+    console, held, now = Console(highlight=False), home(), datetime.now(UTC)
+    load(workload)
+    fault = None
+    if break_challenger is not None:
+        fault = rollout.Fault(kind=break_challenger, on=break_on)
+    asked = runs.Request(
+        workload=workload,
+        seed=seed,
+        fault=fault,
+        port=port,
+        actor=getpass.getuser(),
+        release=release,
+    )
+    with locked(held):
+        record = runs.carry(asked, held, run_id(now), Screen(console), now=now)
+    _summary(console, record)
+    raise typer.Exit(runs.EXIT.get(record.outcome, 1))
+
+
+def _summary(console: Console, record: runs.Record) -> None:
+    """Print the outcome, its reason, and where to look next."""
+    console.print()
+    console.print(Text.assemble("  ", coloured(record.outcome), f": {record.reason}"), style="bold")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    if record.version is not None:
+        over = f" over version {record.champion}" if record.champion is not None else ""
+        facts.add_row("  version", f"{record.version}{over}")
+    release = record.release or {}
+    if release.get("rollback_ms") is not None:
+        back = f"{release['detected_s']} s after its step began; users back in {release['rollback_ms']} ms"
+        facts.add_row("  noticed", back)
+    facts.add_row("  took", f"{record.seconds:.0f} s")
+    facts.add_row("  report", _shown(record.report))
+    if record.url:
+        facts.add_row("  answering", record.url)
+        facts.add_row("  look around", "penstock status · penstock down stops the servers")
+    console.print(facts)
+
+
+def _shown(path: str | None) -> str:
+    """Return a path as seen from here, where that is shorter."""
+    if path is None:
+        return ""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+@app.command(name="compile")
+def compile_(
+    workload: Workload,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("pipeline.yaml"),
+) -> None:
+    """Write the compiled training pipeline, the file that Kubeflow Pipelines takes.
+
+    Example: penstock compile digits --out digits.yaml
+    """
+    import shutil
+    import subprocess
+    import tempfile
+
+    load(workload)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pipelines.local", workload, "--root", scratch]
+        subprocess.run([*command, "--compile-only"], check=True, stdout=subprocess.DEVNULL)
+        shutil.copy(Path(scratch) / "pipeline.yaml", out)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def up(workload: Workload = "digits", port: Port = PORT) -> None:
+    """Start the servers and let the champion answer.
+
+    Example: penstock up digits
+    """
+    held = home()
+    ledger = Ledger(held.ledger_url)
+    try:
+        if champion(ledger.entries(workload)) is None:
+            raise HomeError(f"{workload} has no champion yet; release one: penstock run {workload}")
+        plane = Plane.up(held.path, model=workload, port=port)
+        version = rollout.serve_champion(plane, ledger, workload)
+    finally:
+        ledger.close()
+    typer.echo(f"version {version} of {workload} answers at {plane.url}/v2/models/{workload}/infer")
+
+
+@app.command()
+def down() -> None:
+    """Stop every server of this home.
+
+    Example: penstock down
+    """
+    held = home()
+    if not Plane.running(held.path):
+        typer.echo("nothing is running")
+        return
+    Plane.attach(held.path).down()
+    typer.echo("stopped")
+
+
+@app.command()
+def status() -> None:
+    """Show what serves: slots, versions, share of users.
+
+    Example: penstock status
+    """
+    console, held = Console(highlight=False), home()
+    if not Plane.running(held.path):
+        console.print("nothing is running; penstock up starts the servers")
+        raise typer.Exit(1)
+    plane = Plane.attach(held.path)
+    table, seen = plane.observe(), plane.status()
+    console.print(f"{seen['model']} at {plane.url}, table {table.sequence}")
+    for slot, state in seen["slots"].items():
+        share = _share(slot, table.champion, table.challenger, table.buckets, table.mirror)
+        version = state.get("version")
+        line = f"version {version}, {share}, process {state.get('pid')}" if version else "empty"
+        restarts = state.get("restarts") or 0
+        again = f", restarted {restarts} times" if restarts else ""
+        shown = "pass" if state["state"] == "ready" else state["state"]
+        console.print(row(f"slot {slot}", state.get("seconds"), shown, line + again))
+
+
+def _share(
+    slot: str, champion_slot: str, challenger: str | None, buckets: int, mirror: str | None
+) -> str:
+    percent = 100 * buckets / 64
+    if slot == champion_slot:
+        return f"{100 - percent:.0f} % of users"
+    if slot == challenger:
+        return f"{percent:.0f} % of users"
+    return "a copy of every request" if slot == mirror else "no users"
+
+
+@app.command()
+def ledger(
+    workload: Annotated[str | None, typer.Option(help="Only this workload's entries.")] = None,
+    last: Annotated[int, typer.Option(help="How many entries to show.")] = 20,
+) -> None:
+    """Verify the ledger and show its newest entries.
+
+    Example: penstock ledger --last 5
+    """
+    console = Console(highlight=False)
+    chain = Ledger(home().ledger_url)
+    try:
+        length = chain.verify()
+        shown = chain.entries(workload)[-last:]
+    finally:
+        chain.close()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("entry", "at", "workload", "version", "what", "why"):
+        table.add_column(name, overflow="fold")
+    for entry in shown:
+        body = entry.body
+        what = f"{entry.kind} to {body['to']}" if "to" in body else entry.kind
+        why = str(body.get("reason") or body.get("why") or "")
+        version = "" if entry.version is None else str(entry.version)
+        table.add_row(
+            str(entry.sequence), entry.at[:19], entry.workload, version, what, why[:90]
+        )
+    console.print(table)
+    console.print(f"{length} entries, chain whole", style="green")
+
+
+EXPECTED = (
+    HomeError,
+    UnknownWorkload,
+    BundleError,
+    LedgerError,
+    PlaneError,
+    Refused,
+    OSError,
+    LookupError,
+    ValueError,
+)
+"""Errors that are a person's to mend: the sentence is shown, not the traceback."""
+
+
+def main() -> None:
+    """Run the command; turn expected errors into one sentence and exit code 2."""
+    try:
+        app()
+    except UnknownWorkload as e:
+        typer.echo(f"penstock: {e} Known: {', '.join(known())}", err=True)
+        sys.exit(2)
+    except Refused as e:
+        typer.echo(f"penstock: {e}", err=True)
+        sys.exit(3)
+    except EXPECTED as e:
+        typer.echo(f"penstock: {e}", err=True)
+        sys.exit(2)

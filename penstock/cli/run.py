@@ -1,0 +1,302 @@
+"""Carry one workload from features to live traffic: pipeline, release, aliases, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from penstock.bundle import write_json
+from penstock.cli.home import Home
+from penstock.cli.screen import Screen, tick_text
+from penstock.ledger import (
+    REGISTERED,
+    Ledger,
+    Stage,
+    champion,
+    package_of,
+    serving_order,
+    stage_of,
+)
+from penstock.rollout import step as rollout
+from penstock.workload import load
+
+EXIT = {
+    "promoted": 0,
+    "unchanged": 0,
+    "registered": 0,
+    "failed": 1,
+    "rejected": 3,
+    "data refused": 4,
+    "rolled back": 5,
+    "interrupted": 130,
+}
+"""Exit code of each way a run can end; 2 is a mistake in the call or a home that is in use."""
+
+OUTPUTS = {
+    "snapshot": "features/snapshot",
+    "data_verdict": "datachecks/data_verdict",
+    "model": "train/model",
+    "onnx": "export/onnx",
+    "int8": "quantize/int8",
+    "ladder": "equivalence/ladder",
+    "verdict": "gate/verdict",
+    "package": "register/package",
+}
+"""Where kfp.local leaves each stage's bundle below a run's folder."""
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What happened in a run; written to ``run.json`` and drawn by the report."""
+
+    run_id: str
+    workload: str
+    title: str
+    started_at: str
+    seconds: float = 0.0
+    outcome: str = "failed"
+    reason: str = ""
+    stages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    bundles: dict[str, str] = field(default_factory=dict[str, str])
+    version: int | None = None
+    champion: int | None = None
+    release: dict[str, Any] | None = None
+    url: str | None = None
+    report: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for."""
+
+    workload: str
+    seed: int
+    fault: rollout.Fault | None
+    port: int
+    actor: str
+    release: bool = True
+
+
+def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: datetime) -> Record:
+    """Run the pipeline, release what it registered, and return the record; never half a record."""
+    declared = load(request.workload)
+    record = Record(
+        run_id=run_id,
+        workload=declared.name,
+        title=declared.title,
+        started_at=now.isoformat(),
+    )
+    begun = time.monotonic()
+    os.environ.update(held.environment(run_id=run_id))
+    root = held.runs() / run_id
+    ledger = Ledger(held.ledger_url)
+    try:
+        record.champion = champion(ledger.entries(declared.name))
+        screen.heading(f"{declared.title}: from features to a registered version")
+        _pipeline(request, record, root, ledger, screen)
+        if record.version is not None and request.release:
+            screen.heading("Release")
+            _release(request, record, held, ledger, screen)
+    except KeyboardInterrupt:
+        record.outcome, record.reason = "interrupted", "stopped by the operator"
+    finally:
+        record.seconds = round(time.monotonic() - begun, 1)
+        _finish(record, root, ledger, screen)
+        ledger.close()
+    return record
+
+
+def _pipeline(
+    request: Request, record: Record, root: Path, ledger: Ledger, screen: Screen
+) -> None:
+    entries = ledger.entries(record.workload)
+    serving = None if record.champion is None else package_of(entries, record.champion)
+    arguments = {
+        "seed": request.seed,
+        "champion": serving or "",
+        "rehearsal": "" if request.fault is None else request.fault.kind,
+        "actor": request.actor,
+    }
+    with _process(root, record.workload, arguments) as events:
+        for event in events:
+            _stage(event, record, screen)
+    record.bundles = {
+        name: str(found)
+        for name, where in OUTPUTS.items()
+        for found in root.glob(f"*/{where}")
+        if (found / "manifest.json").exists()
+    }
+    registered = [s for s in record.stages if s["stage"] == "register" and s["outcome"] == "pass"]
+    if registered:
+        record.version = _version(ledger, record.workload, registered[0]["fingerprint"])
+        record.outcome = "registered"
+        record.reason = registered[0]["line"]
+
+
+def _version(ledger: Ledger, workload: str, fingerprint: str) -> int | None:
+    found = [
+        e.version
+        for e in ledger.entries(workload)
+        if e.kind == REGISTERED and e.body["fingerprint"] == fingerprint
+    ]
+    return found[-1] if found else None
+
+
+@contextmanager
+def _process(
+    root: Path, workload: str, arguments: Mapping[str, Any]
+) -> Iterator[Iterator[Mapping[str, Any]]]:
+    """Yield the events of a pipeline process; whatever happens, nothing of it is left running."""
+    root.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pipelines.local", workload, "--root", str(root)]
+    command += ["--arguments", json.dumps(arguments)]
+    with (root / "stderr.log").open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        if process.stdout is None:
+            raise RuntimeError("the pipeline process has no output to read")
+        yield (json.loads(line) for line in process.stdout)
+        code = process.wait()
+        if code not in (0, 1):
+            tail = (root / "stderr.log").read_text().strip().splitlines()[-1:]
+            raise RuntimeError(f"the pipeline process ended with {code}: {' '.join(tail)}")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _stage(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
+    if event["event"] == "started":
+        screen.working(event["task"])
+    elif event["event"] == "unresolved":
+        record.reason = f"a branch could not be decided: {event['reason']}"
+    elif event["event"] == "finished":
+        _finished(event, record, screen)
+
+
+def _finished(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
+    task, said = event["task"], event["said"]
+    if not task.startswith("condition-"):
+        outcome = said["outcome"] if said else "fail"
+        line = said["line"] if said and event["ok"] else (event["reason"] or "no reason was given")
+        reused = bool(said and said["reused"])
+        record.stages.append(
+            {
+                "stage": task,
+                "seconds": event["seconds"],
+                "outcome": outcome if event["ok"] or said else "error",
+                "line": line,
+                "reused": reused,
+                "fingerprint": said["fingerprint"] if said else None,
+            }
+        )
+        note = f"reused {said['fingerprint']}: " if reused else ""
+        screen.done(task, event["seconds"], record.stages[-1]["outcome"], note + line)
+        if not event["ok"] and not record.reason:
+            record.reason = line
+            record.outcome = {"reject": "rejected"}.get(task, "failed")
+            if task == "datachecks" and event["refused"]:
+                record.outcome = "data refused"
+
+
+def _release(
+    request: Request, record: Record, held: Home, ledger: Ledger, screen: Screen
+) -> None:
+    if record.version is None:
+        raise ValueError("there is no version to release")
+    images = Path(record.bundles["snapshot"]) / "holdout.parquet"
+    result = rollout.run(
+        workload=record.workload,
+        version=record.version,
+        traffic=rollout.Traffic(images=images),
+        home=held.path,
+        ledger=ledger,
+        fault=request.fault,
+        actor=request.actor,
+        port=request.port,
+        emit=lambda event: _step(event, screen),
+    )
+    record.release = asdict(result)
+    record.outcome, record.reason = result.outcome, result.reason
+    if serving_order(ledger.entries(record.workload)):
+        record.url = f"http://127.0.0.1:{request.port}/v2/models/{record.workload}/infer"
+
+
+def _step(event: Mapping[str, Any], screen: Screen) -> None:
+    kind = event["event"]
+    if kind == "starting":
+        screen.working("prepare", f"{event['what']} in slot {event['slot']}")
+    elif kind == "ready":
+        line = "hashes verified, warm, golden answers right"
+        screen.done("prepare", event["seconds"], "pass", line)
+    elif kind == "step":
+        screen.working(event["name"], f"{event['percent']} % of users")
+    elif kind == "tick":
+        screen.working(event["step"], tick_text(event))
+    elif kind == "left":
+        screen.done(event["name"], event["seconds"], event["outcome"], event["line"])
+
+
+def _finish(record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:
+    """Mirror the ledger into MLflow's aliases, write the record, draw the report."""
+    if record.version is not None:
+        screen.working("aliases")
+        _mirror(record.workload, ledger)
+    screen.working("report")
+    from penstock.report.page import write_page  # noqa: PLC0415 - draws with matplotlib: seconds
+
+    record.report = str(write_page(asdict(record), root / "report.html"))
+    write_json(root / "run.json", asdict(record))
+    screen.stop()
+
+
+def _mirror(workload: str, ledger: Ledger) -> None:
+    from penstock.register.mlflow import MlflowRegistry  # noqa: PLC0415 - seconds to import
+
+    entries = ledger.entries(workload)
+    order = serving_order(entries)
+    MlflowRegistry().point(
+        workload,
+        {
+            "champion": order[0] if order else None,
+            "standby": order[1] if len(order) > 1 else None,
+            "challenger": _challenger(ledger, workload),
+        },
+    )
+
+
+def _challenger(ledger: Ledger, workload: str) -> int | None:
+    entries = ledger.entries(workload)
+    waiting = [
+        e.version
+        for e in entries
+        if e.kind == REGISTERED
+        and e.version is not None
+        and stage_of(entries, e.version) in (Stage.STAGING, Stage.SHADOW, Stage.CANARY)
+    ]
+    return waiting[-1] if waiting else None
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,109 @@
+"""What a person sees while a run goes on: one line a stage, then one line a release step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "pass": "green",
+    "inconclusive": "yellow",
+    "error": "red",
+    "fail": "red",
+    "promoted": "green",
+    "unchanged": "green",
+    "rolled back": "magenta",
+    "rejected": "red",
+    "data refused": "red",
+    "failed": "red",
+    "interrupted": "yellow",
+}
+
+
+def coloured(outcome: str) -> Text:
+    """Return an outcome in its colour."""
+    return Text(outcome, style=COLOURS.get(outcome, ""))
+
+
+def row(name: str, seconds: float | None, outcome: str, line: str) -> Table:
+    """Return one aligned line: name, seconds, outcome, what was found."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=16, no_wrap=True)
+    table.add_column(width=8, justify="right", no_wrap=True)
+    table.add_column(width=12, no_wrap=True)
+    table.add_column()
+    took = "" if seconds is None else f"{seconds:.1f} s"
+    table.add_row(f"  {name}", took, coloured(outcome), line)
+    return table
+
+
+class Screen:
+    """Shows events as they come; on a terminal the current line moves, elsewhere it is left out."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to a console."""
+        self._console = console
+        self._live: Live | None = None
+        self._name, self._since = "", 0.0
+
+    def heading(self, text: str) -> None:
+        """Begin a part of the run."""
+        self.stop()
+        self._console.print()
+        self._console.print(Text(text, style="bold"))
+
+    def working(self, name: str, text: str = "") -> None:
+        """Show what is being done now, with a clock that runs."""
+        if name != self._name:
+            self._name, self._since = name, time.monotonic()
+        if not self._console.is_terminal:
+            return
+        shown = Spinner("dots", text=_Clock(name, self._since, text))  # pyright: ignore[reportArgumentType]
+        if self._live is None:
+            self._live = Live(
+                shown, console=self._console, transient=True, refresh_per_second=8
+            )
+            self._live.start()
+        else:
+            self._live.update(shown)
+
+    def done(self, name: str, seconds: float | None, outcome: str, line: str) -> None:
+        """Show how something ended."""
+        self.stop()
+        self._console.print(row(name, seconds, outcome, line), soft_wrap=False)
+
+    def stop(self) -> None:
+        """Take the moving line away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._name = ""
+
+    def print(self, *what: Any) -> None:
+        """Print below what is there."""
+        self.stop()
+        self._console.print(*what)
+
+
+class _Clock:
+    """The moving line's text; its seconds are those of the moment it is drawn."""
+
+    def __init__(self, name: str, since: float, text: str) -> None:
+        self._name, self._since, self._text = name, since, text
+
+    def __rich__(self) -> Text:
+        waited = time.monotonic() - self._since
+        return Text(f"{self._name:<14} {waited:6.1f} s  {self._text}", no_wrap=True, overflow="ellipsis")
+
+
+def tick_text(event: Mapping[str, Any]) -> str:
+    """Return a release tick in one line: share of users, requests of the arm, what is waited for."""
+    arm = event["challenger"]
+    return f"{arm['requests']} requests, {arm['errors']} errors, {event['reason'] or event['action']}"

@@ -1,0 +1,1 @@
+"""Rollout: should more users see it, or none?"""

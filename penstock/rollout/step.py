@@ -1,0 +1,261 @@
+"""Run the rollout stage: servers up, challenger warm, traffic on, release to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from penstock.bundle import read
+from penstock.ledger import Ledger, Stage, champion, package_of
+from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, logs_of
+from penstock.rollout.evidence import LogReader
+from penstock.rollout.plane import Plane, SlotFailed
+from penstock.rollout.table import TrafficTable
+from penstock.workload import load
+
+READY_TIMEOUT_S = 90.0
+FAILED, UNCHANGED = "failed", "unchanged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A deliberate fault, to rehearse a rollback."""
+
+    kind: str
+    """``latency``, ``errors`` or ``accuracy``."""
+
+    on: str
+    """``live``: only answers to users, which shadow cannot see; ``all``: copies too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """The replay of real images as many users."""
+
+    images: Path
+    """Parquet with the raw images and labels."""
+
+    users: int = 600
+    rate: float = 150.0
+    """Requests per second."""
+
+    seed: int = 1
+
+
+def run(
+    *,
+    workload: str,
+    version: int,
+    traffic: Traffic,
+    home: Path,
+    ledger: Ledger,
+    fault: Fault | None,
+    actor: str,
+    port: int,
+    emit: Callable[[Mapping[str, Any]], None],
+) -> Result:
+    """Release a version over the champion, or as the first; leave the champion answering.
+
+    Raises:
+        BundleError: A package is not whole.
+        PlaneError: The servers could not be started; the text says what to do.
+    """
+    declared = load(workload)
+    entries = ledger.entries(workload)
+    serving = champion(entries)
+    read(Path(package_of(entries, version)), kind="package")
+    running = Plane.running(home)
+    plane = Plane.up(home, model=workload, port=port)
+    try:
+        if serving is not None:
+            _serve(plane, serving, Path(package_of(entries, serving)), emit)
+        if serving == version:
+            return _unchanged(version, emit)
+        versions = _placed(plane, workload, version, serving)
+        return _release(
+            plane,
+            Path(package_of(entries, version)),
+            versions,
+            traffic=traffic,
+            ledger=ledger,
+            policy_of=declared,
+            fault=fault,
+            actor=actor,
+            emit=emit,
+        )
+    except BaseException:
+        if not running:
+            plane.down()
+        raise
+
+
+def _unchanged(version: int, emit: Callable[[Mapping[str, Any]], None]) -> Result:
+    reason = f"version {version} serves already; nothing to release"
+    emit({"event": "released", "outcome": UNCHANGED, "version": version, "reason": reason})
+    return Result(
+        outcome=UNCHANGED, version=version, reason=reason, seconds=0.0, steps=(), timeline=()
+    )
+
+
+def serve_champion(plane: Plane, ledger: Ledger, workload: str) -> int | None:
+    """Let the champion answer all users; return its version, or None when there is none."""
+    entries = ledger.entries(workload)
+    serving = champion(entries)
+    if serving is not None:
+        _serve(plane, serving, Path(package_of(entries, serving)), lambda _: None)
+    return serving
+
+
+def _serve(
+    plane: Plane, version: int, package: Path, emit: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Bring the champion up where it is not, and give it all users."""
+    slot = plane.slot_of(str(version))
+    if slot is None:
+        slot = "a"
+        emit({"event": "starting", "what": f"champion, version {version}", "slot": slot})
+        plane.set_slot(slot, package=package, version=str(version))
+    plane.wait_ready(slot, timeout_s=READY_TIMEOUT_S)
+    held = plane.observe()
+    if held.champion != slot or held.buckets or held.mirror:
+        table = TrafficTable(
+            sequence=held.sequence + 1,
+            salt=held.salt,
+            champion=slot,
+            challenger=None,
+            buckets=0,
+            mirror=None,
+        )
+        plane.apply(table)
+        plane.wait_applied(table, timeout_s=10.0)
+
+
+def _placed(plane: Plane, workload: str, version: int, serving: int | None) -> Versions:
+    """Return which slot each version takes: the champion stays, the challenger gets the other."""
+    champion_slot = plane.slot_of(str(serving)) if serving is not None else None
+    challenger_slot = "b" if champion_slot == "a" else "a"
+    return Versions(
+        workload=workload,
+        challenger=version,
+        challenger_slot=challenger_slot,
+        champion=serving,
+        champion_slot=champion_slot or challenger_slot,
+    )
+
+
+def _release(
+    plane: Plane,
+    package: Path,
+    versions: Versions,
+    *,
+    traffic: Traffic,
+    ledger: Ledger,
+    policy_of: Any,
+    fault: Fault | None,
+    actor: str,
+    emit: Callable[[Mapping[str, Any]], None],
+) -> Result:
+    slot = versions.challenger_slot
+    emit({"event": "starting", "what": f"challenger, version {versions.challenger}", "slot": slot})
+    plane.hold(os.getpid())
+    plane.set_slot(
+        slot,
+        package=package,
+        version=str(versions.challenger),
+        fault=None if fault is None else {"kind": fault.kind, "on": fault.on},
+    )
+    try:
+        ready_s = plane.wait_ready(slot, timeout_s=READY_TIMEOUT_S)
+    except SlotFailed as e:
+        return _failed(plane, versions, str(e), ledger=ledger, actor=actor, emit=emit)
+    emit({"event": "ready", "slot": slot, "seconds": ready_s})
+    folder = plane.home / "serving" / "traffic"
+    with _replayed(plane, traffic, versions.workload, folder):
+        controller = Controller(
+            plane=plane,
+            ledger=ledger,
+            reader=LogReader(logs=logs_of(plane), outcomes=folder / "outcomes.jsonl"),
+            policy=policy_of.rollout,
+            versions=versions,
+            actor=actor,
+            emit=emit,
+        )
+        try:
+            result = controller.release(ready_s=ready_s)
+        finally:
+            plane.release()
+        if result.outcome != PROMOTED:
+            _withdraw(plane, versions)
+    return result
+
+
+def _failed(
+    plane: Plane,
+    versions: Versions,
+    reason: str,
+    *,
+    ledger: Ledger,
+    actor: str,
+    emit: Callable[[Mapping[str, Any]], None],
+) -> Result:
+    """End a release whose server never became ready; no user ever saw it."""
+    plane.release()
+    _withdraw(plane, versions)
+    ledger.move(
+        workload=versions.workload,
+        version=versions.challenger,
+        to=Stage.ARCHIVED,
+        reason=reason,
+        actor=actor,
+        now=datetime.now(UTC),
+    )
+    emit({"event": "released", "outcome": FAILED, "version": versions.challenger, "reason": reason})
+    return Result(
+        outcome=FAILED,
+        version=versions.challenger,
+        reason=reason,
+        seconds=0.0,
+        steps=(),
+        timeline=(),
+    )
+
+
+def _withdraw(plane: Plane, versions: Versions) -> None:
+    """Stop the challenger's server; without a champion there is nothing left to keep up."""
+    if versions.champion is None:
+        plane.down()
+    else:
+        plane.stop_slot(versions.challenger_slot)
+
+
+@contextmanager
+def _replayed(plane: Plane, traffic: Traffic, workload: str, folder: Path) -> Iterator[None]:
+    """Replay images as users while the block runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.jsonl"):
+        old.unlink()
+    command = [sys.executable, "-m", "penstock.rollout.traffic", "--url", plane.url]
+    command += ["--model", workload, "--images", str(traffic.images), "--out", str(folder)]
+    command += ["--users", str(traffic.users), "--rate", str(traffic.rate)]
+    command += ["--seed", str(traffic.seed)]
+    with (folder / "traffic.log").open("w") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
