@@ -1,0 +1,124 @@
+"""Laws of reading evidence from growing logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.rollout.evidence import LogReader, read_new
+
+
+def record(rid: str, *, version: str = "2", mirrored: bool = False, at: float = 10.0, **over: Any):
+    """Return a prediction record."""
+    return {
+        "at": at,
+        "request_id": rid,
+        "version": version,
+        "mirrored": mirrored,
+        "status": 200,
+        "latency_ms": 2.0,
+        "label": [3],
+        **over,
+    }
+
+
+def reader(tmp_path: Path, *records: dict[str, Any], labels: dict[str, int] | None = None):
+    """Return a reader over a log of these records and these outcomes."""
+    folder = tmp_path / "a"
+    folder.mkdir(exist_ok=True)
+    (folder / "predictions-1.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    outcomes = tmp_path / "outcomes.jsonl"
+    outcomes.write_text(
+        "".join(json.dumps({"request_id": k, "label": v}) + "\n" for k, v in (labels or {}).items())
+    )
+    found = LogReader(logs={"a": folder}, outcomes=outcomes)
+    found.poll()
+    return found
+
+
+def seen(held: LogReader, *, shadow: bool = False, since: float = 0.0):
+    """Return the evidence of version 2 over version 1."""
+    return held.evidence(
+        since=since,
+        champion="1",
+        challenger="2",
+        shadow=shadow,
+        slow_ratio=2.0,
+        slow_floor_ms=20.0,
+        alive=True,
+    )
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.lists(st.integers(1, 40), max_size=30))
+def test_a_growing_log_is_read_once_and_whole(tmp_path_factory: Any, rows: list[int], cuts: list[int]):
+    """However the writer's bytes arrive, every complete line is read exactly once."""
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    data = "".join(json.dumps({"n": n}) + "\n" for n in rows).encode()
+    got, offset, written = [], 0, 0
+    for cut in [*cuts, len(data)]:
+        piece = data[written : written + cut]
+        with path.open("ab") as f:
+            f.write(piece)
+        written += len(piece)
+        new, offset = read_new(path, offset)
+        got += [r["n"] for r in new]
+
+    assert got == rows
+
+
+def test_mirrored_copies_are_not_live_answers(tmp_path: Path):
+    """In shadow only copies count, at a canary only answers to users."""
+    held = reader(tmp_path, record("x", mirrored=True), record("y"), record("z"))
+
+    assert seen(held, shadow=True).challenger.requests == 1
+    assert seen(held).challenger.requests == 2
+
+
+def test_agreement_joins_by_request_id(tmp_path: Path):
+    """A copy is compared with the champion's answer to the same request, and no other."""
+    held = reader(
+        tmp_path,
+        record("x", version="1", label=[3]),
+        record("x", mirrored=True, label=[4]),
+        record("y", version="1", label=[5]),
+        record("y", mirrored=True, label=[5]),
+        record("w", mirrored=True, label=[5]),
+    )
+
+    found = seen(held, shadow=True)
+
+    assert (found.compared, found.disagreed) == (2, 1)
+
+
+def test_labels_judge_answers_and_errors_are_not_answers(tmp_path: Path):
+    """Only an answer can be right or wrong; a failed request is an error instead."""
+    held = reader(
+        tmp_path,
+        record("x", label=[3]),
+        record("y", label=[4]),
+        record("z", status=500, label=None),
+        labels={"x": 3, "y": 3, "z": 3},
+    )
+
+    found = seen(held).challenger
+
+    assert (found.errors, found.labelled, found.wrong) == (1, 2, 1)
+
+
+def test_records_from_before_the_step_are_no_evidence(tmp_path: Path):
+    """What an earlier step saw does not count at this one."""
+    held = reader(tmp_path, record("x", at=5.0), record("y", at=15.0))
+
+    assert seen(held, since=10.0).challenger.requests == 1
+
+
+def test_slow_is_measured_against_the_champion_with_a_floor(tmp_path: Path):
+    """A request is slow above twice the champion's p99, and never below the floor."""
+    quick = [record(f"c{i}", version="1", latency_ms=2.0) for i in range(20)]
+    held = reader(tmp_path, *quick, record("x", latency_ms=19.0), record("y", latency_ms=21.0))
+
+    assert seen(held).challenger.slow == 1

@@ -1,0 +1,99 @@
+"""Declarations are refused early, name what is wrong, and load without heavy libraries."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import workload as workloads
+from penstock.bundle import stable_form
+from penstock.workload import Rollout, Training, UnknownWorkload, settings_of
+
+TRAINING = Training(epochs=3, batch_size=8, learning_rate=0.1)
+ROLLOUT = Rollout(
+    canary_percents=(10, 50, 100), soak=timedelta(hours=1), deadline=timedelta(days=1)
+)
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "learning_rate", "threads"])
+@given(number=st.floats(max_value=0) | st.just(float("nan")))
+def test_a_training_number_that_is_not_positive_is_refused_by_name(field, number):
+    with pytest.raises(ValueError, match=rf"Training\.{field} is .* greater than 0"):
+        replace(TRAINING, **{field: number})
+
+
+def test_the_proof_cannot_be_longer_than_the_training():
+    with pytest.raises(ValueError, match="proof_epochs is 4"):
+        replace(TRAINING, proof_epochs=4)
+
+
+@given(st.lists(st.integers(-5, 120), max_size=5).map(tuple))
+def test_canary_percents_rise_from_above_zero_to_one_hundred(percents):
+    rises = all(a < b for a, b in pairwise(percents))
+    good = bool(percents) and rises and percents[0] > 0 and percents[-1] == 100
+    if good:
+        assert replace(ROLLOUT, canary_percents=percents).canary_percents == percents
+    else:
+        with pytest.raises(ValueError, match=r"Rollout\.(canary_percents|first_percent)"):
+            replace(ROLLOUT, canary_percents=percents)
+
+
+@pytest.mark.parametrize("field", ["alpha", "max_error_share", "max_slow_share"])
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.1, float("nan")])
+def test_a_share_lies_strictly_between_zero_and_one(field, share):
+    with pytest.raises(ValueError, match=rf"Rollout\.{field}"):
+        replace(ROLLOUT, **{field: share})
+
+
+def test_the_deadline_comes_after_the_soak():
+    with pytest.raises(ValueError, match="deadline"):
+        replace(ROLLOUT, deadline=ROLLOUT.soak)
+
+
+@pytest.mark.parametrize("name", workloads.known())
+def test_every_workload_loads_and_its_settings_are_stable(name):
+    declared = workloads.load(name)
+
+    assert declared.name == name
+    assert json.loads(json.dumps(stable_form(settings_of(declared)))) == settings_of(declared)
+
+
+def test_a_workload_needs_a_gate_and_a_graph_to_serve():
+    digits = workloads.load("digits")
+
+    with pytest.raises(ValueError, match="declares no gate"):
+        replace(digits, gate=())
+    with pytest.raises(ValueError, match=r"Workload\.serve is 'fp64'"):
+        replace(digits, serve="fp64")
+
+
+@pytest.mark.parametrize("name", ["", "digit", "..", "digits/../digits", "digits.workload"])
+def test_an_unknown_workload_is_refused_with_those_there_are(name):
+    with pytest.raises(UnknownWorkload, match="digits"):
+        workloads.load(name)
+
+
+def test_a_declaration_loads_without_heavy_libraries():
+    code = (
+        "import sys; from penstock import workload; workload.load('digits');"
+        "heavy = {'numpy', 'pandas', 'pyarrow', 'torch', 'sklearn', 'kfp'} & set(sys.modules);"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=workloads.root())
+
+
+@pytest.mark.parametrize("stage", ["features", "train", "export", "equivalence"])
+def test_a_stage_is_made_by_sources_that_exist_and_not_by_the_declaration(stage):
+    paths = workloads.sources(stage, "digits")
+
+    assert [p for p in paths if not p.exists()] == []
+    assert "workload.py" not in {p.name for p in paths if p.parent.name == "digits"}
