@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from pathlib import Path
 
 from feast import FeatureService, FeatureView, Field, FileSource
 from feast.types import Array, Float32, Float64
@@ -10,7 +11,7 @@ from feature_repo.entities import capture
 
 captures = FileSource(
     name="digits_captures",
-    path=os.path.join(os.environ.get("PENSTOCK_FEATURE_DATA", "."), "captures.parquet"),
+    path=str(Path(os.environ.get("PENSTOCK_FEATURE_DATA", ".")) / "captures.parquet"),
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
 )

@@ -109,9 +109,7 @@ def execute(
     """
     from kfp import components, local
 
-    local.init(
-        local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True
-    )
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     unresolved: list[str] = []
     watch = _Watch(unresolved)
     saved_print, logger = builtins.print, logging.getLogger()

@@ -27,7 +27,7 @@ def pipeline(workload: str):  # noqa: ANN201 - kfp's pipeline object has no publ
     @dsl.pipeline(
         name=f"train-{workload}",
         display_name=f"Train {workload}",
-        description="features → datachecks → train → export → quantize → equivalence → gate → register",
+        description="From point-in-time features to a registered version, through every gate",
     )
     def train_pipeline(
         seed: int = 0, champion: str = "", rehearsal: str = "", actor: str = "pipeline"

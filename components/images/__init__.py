@@ -17,7 +17,7 @@ def _image(group: str) -> str:
     return named or f"penstock-python-{group}:{VERSION}"
 
 
-def component(group: str):  # noqa: ANN201 - kfp's decorator has no public type
+def component(group: str):
     """Return the decorator of a component in a group's image; nothing is installed at run time."""
     return functools.partial(
         dsl.component, base_image=_image(group), packages_to_install=[], install_kfp_package=False

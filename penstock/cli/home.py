@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from penstock.bundle import STORE_VARIABLE
 
 VARIABLE = "PENSTOCK_HOME"
+RUN_VARIABLE = "PENSTOCK_RUN"
 FREE_BYTES = 500_000_000
 """Least free disk space a run is started with."""
 
@@ -44,15 +45,12 @@ class Home:
             STORE_VARIABLE: str(self.path / "store"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.path / 'mlflow.db'}",
             "PENSTOCK_LEDGER": self.ledger_url,
-            "PENSTOCK_RUN": run_id,
             # The steps of a run must not phone anyone, nor draw progress bars into a log.
             "FEAST_USAGE": "False",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PYTHONHASHSEED": "0",
         }
-        return {**own, **{k: v for k, v in os.environ.items() if k not in ("PENSTOCK_RUN",)}} | {
-            "PENSTOCK_RUN": run_id
-        }
+        return {**own, **os.environ, RUN_VARIABLE: run_id}
 
 
 def home() -> Home:
@@ -75,7 +73,9 @@ def locked(held: Home) -> Iterator[None]:
     try:
         held.runs().mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise HomeError(f"{held.path} cannot be used: {e}; set {VARIABLE} to a folder of yours.") from e
+        raise HomeError(
+            f"{held.path} cannot be used: {e}; set {VARIABLE} to a folder of yours."
+        ) from e
     free = shutil.disk_usage(held.path).free
     if free < FREE_BYTES:
         raise HomeError(

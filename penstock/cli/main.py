@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import shutil
+import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -106,8 +109,8 @@ def _summary(console: Console, record: runs.Record) -> None:
         facts.add_row("  version", f"{record.version}{over}")
     release = record.release or {}
     if release.get("rollback_ms") is not None:
-        back = f"{release['detected_s']} s after its step began; users back in {release['rollback_ms']} ms"
-        facts.add_row("  noticed", back)
+        noticed = f"{release['detected_s']} s after its step began"
+        facts.add_row("  noticed", f"{noticed}; users back in {release['rollback_ms']} ms")
     facts.add_row("  took", f"{record.seconds:.0f} s")
     facts.add_row("  report", _shown(record.report))
     if record.url:
@@ -135,10 +138,6 @@ def compile_(
 
     Example: penstock compile digits --out digits.yaml
     """
-    import shutil
-    import subprocess
-    import tempfile
-
     load(workload)
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "pipelines.local", workload, "--root", scratch]
@@ -237,9 +236,7 @@ def ledger(
         what = f"{entry.kind} to {body['to']}" if "to" in body else entry.kind
         why = str(body.get("reason") or body.get("why") or "")
         version = "" if entry.version is None else str(entry.version)
-        table.add_row(
-            str(entry.sequence), entry.at[:19], entry.workload, version, what, why[:90]
-        )
+        table.add_row(str(entry.sequence), entry.at[:19], entry.workload, version, what, why[:90])
     console.print(table)
     console.print(f"{length} entries, chain whole", style="green")
 

@@ -116,9 +116,7 @@ def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: dat
     return record
 
 
-def _pipeline(
-    request: Request, record: Record, root: Path, ledger: Ledger, screen: Screen
-) -> None:
+def _pipeline(request: Request, record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:
     entries = ledger.entries(record.workload)
     serving = None if record.champion is None else package_of(entries, record.champion)
     arguments = {
@@ -219,9 +217,7 @@ def _finished(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
                 record.outcome = "data refused"
 
 
-def _release(
-    request: Request, record: Record, held: Home, ledger: Ledger, screen: Screen
-) -> None:
+def _release(request: Request, record: Record, held: Home, ledger: Ledger, screen: Screen) -> None:
     if record.version is None:
         raise ValueError("there is no version to release")
     images = Path(record.bundles["snapshot"]) / "holdout.parquet"

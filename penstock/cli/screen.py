@@ -67,9 +67,7 @@ class Screen:
             return
         shown = Spinner("dots", text=_Clock(name, self._since, text))  # pyright: ignore[reportArgumentType]
         if self._live is None:
-            self._live = Live(
-                shown, console=self._console, transient=True, refresh_per_second=8
-            )
+            self._live = Live(shown, console=self._console, transient=True, refresh_per_second=8)
             self._live.start()
         else:
             self._live.update(shown)
@@ -100,10 +98,14 @@ class _Clock:
 
     def __rich__(self) -> Text:
         waited = time.monotonic() - self._since
-        return Text(f"{self._name:<14} {waited:6.1f} s  {self._text}", no_wrap=True, overflow="ellipsis")
+        return Text(
+            f"{self._name:<14} {waited:6.1f} s  {self._text}", no_wrap=True, overflow="ellipsis"
+        )
 
 
 def tick_text(event: Mapping[str, Any]) -> str:
-    """Return a release tick in one line: share of users, requests of the arm, what is waited for."""
+    """Return a release tick in one line: requests of the arm, errors, what is waited for."""
     arm = event["challenger"]
-    return f"{arm['requests']} requests, {arm['errors']} errors, {event['reason'] or event['action']}"
+    return (
+        f"{arm['requests']} requests, {arm['errors']} errors, {event['reason'] or event['action']}"
+    )

@@ -1,4 +1,4 @@
-"""A verb for every stage, made from the stage's own ``run``: what failed can be run again by hand."""
+"""A verb for every stage, made from the stage's own ``run``, to repeat by hand what failed."""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ def _make(directory: Path, declared: Workload, data: Bundle) -> Summary:
 
 def judge_parts(parts: dict[str, pa.Table], declared: Workload) -> Verdict:
     """Return the verdict on training and holdout rows together, and on their being apart."""
-    checks = [c for name, rows in parts.items() for c in judge(rows, declared.data, part=name).checks]
+    checks = [
+        c for name, rows in parts.items() for c in judge(rows, declared.data, part=name).checks
+    ]
     keys = list(declared.data.unique)
     if all(k in rows.column_names for rows in parts.values() for k in keys):
         both = pa.concat_tables([rows.select(keys) for rows in parts.values()])
@@ -83,7 +85,9 @@ def _profile(rows: pa.Table, declared: Workload) -> dict[str, Any]:
     lists = [n for n in rows.column_names if pa.types.is_list(rows[n].type)]
     return {
         "rows": len(rows),
-        "labels": {str(c["values"]): c["counts"] for c in sorted(counts, key=lambda c: c["values"])},
+        "labels": {
+            str(c["values"]): c["counts"] for c in sorted(counts, key=lambda c: c["values"])
+        },
         "numeric": {
             n: rows[n].drop_null().to_pylist()
             for n in numeric

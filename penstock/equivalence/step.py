@@ -71,9 +71,7 @@ def _make(
     checks: list[Check] = []
     steps: list[dict[str, object]] = []
     for before, after in (("torch", "onnx"), ("onnx", "int8")):
-        found = ladder.compare(
-            outputs[before], outputs[after], labels_n, classes=declared.classes
-        )
+        found = ladder.compare(outputs[before], outputs[after], labels_n, classes=declared.classes)
         support = declared.equivalence.min_slice_support
         checks += ladder.judge(after, found, rungs[after], min_support=support)
         steps.append({"step": after, "against": before, "slices": [asdict(c) for c in found]})
@@ -81,7 +79,9 @@ def _make(
     write_json(folder / "verdict.json", verdict.to_dict())
     write_json(folder / "ladder.json", {"steps": steps, "classes": declared.classes})
     top = [s["slices"][0] for s in steps]  # pyright: ignore[reportIndexIssue, reportUnknownVariableType]
-    line = " → ".join(f"{s['step']} {t['agreement']:.2%} agree" for s, t in zip(steps, top, strict=True))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    line = " → ".join(
+        f"{s['step']} {t['agreement']:.2%} agree" for s, t in zip(steps, top, strict=True)
+    )  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return Summary(verdict.outcome, f"torch → {line}; {verdict.reason}")
 
 

@@ -72,8 +72,10 @@ def export(
                 raise ExportError(f"opset {opset} was asked for, {made} was written")
             error = _error(path, inputs_n, wanted)
             if not error <= max_abs_error:
-                raise ExportError(f"differs by {error:.3g} on real inputs, {max_abs_error:g} allowed")
-        except Exception as e:  # an exporter may raise anything; the reason is kept, the next tried
+                raise ExportError(
+                    f"differs by {error:.3g} on real inputs, {max_abs_error:g} allowed"
+                )
+        except Exception as e:  # noqa: BLE001 - an exporter may raise anything; the reason is kept, the next tried
             path.unlink(missing_ok=True)
             reasons.append(f"{name}: {str(e).splitlines()[0] if str(e) else type(e).__name__}")
             continue
@@ -135,7 +137,11 @@ def _quietly(make: Callable[..., None], *arguments: object) -> None:
     level = onnxscript.level
     onnxscript.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             make(*arguments)
     finally:

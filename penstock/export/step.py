@@ -47,9 +47,7 @@ def _make(folder: Path, declared: Workload, *, snapshot: Bundle, model: Bundle) 
     rows = pq.read_table(snapshot.file("train.parquet"))
     inputs_n = workloads.part(declared.name, "transform").training_input(rows)
     exported = graph.export(
-        network(
-            model.file("model.safetensors"), workload=declared.name, classes=declared.classes
-        ),
+        network(model.file("model.safetensors"), workload=declared.name, classes=declared.classes),
         inputs_n,
         folder / "model.onnx",
         opset=declared.export.opset,
@@ -58,7 +56,9 @@ def _make(folder: Path, declared: Workload, *, snapshot: Bundle, model: Bundle) 
     properties = {
         "penstock.workload": declared.name,
         "penstock.model": model.fingerprint,
-        "penstock.input": json.dumps({"name": graph.INPUT, "shape": ["batch", *inputs_n.shape[1:]]}),
+        "penstock.input": json.dumps(
+            {"name": graph.INPUT, "shape": ["batch", *inputs_n.shape[1:]]}
+        ),
         "penstock.output": json.dumps({"name": graph.OUTPUT, "shape": ["batch", declared.classes]}),
     }
     graph.describe(folder / "model.onnx", properties)

@@ -71,7 +71,5 @@ def look_up(
 ) -> dict[str, list[Any]]:
     """Return online features by name, one value per entity."""
     rows = [{key: value} for value in values]
-    found = store.get_online_features(
-        features=store.get_feature_service(service), entity_rows=rows
-    )
+    found = store.get_online_features(features=store.get_feature_service(service), entity_rows=rows)
     return found.to_dict()

@@ -135,7 +135,9 @@ def _summed(scores: Scores, classes: int) -> dict[str, Any]:
         right_n = scores.right_n[scores.labels_n == label]
         low, high = wilson(int(right_n.sum()), len(right_n), alpha=ALPHA)
         share = float(right_n.mean()) if len(right_n) else None
-        by_class.append({"class": label, "n": len(right_n), "accuracy": share, "low": low, "high": high})
+        by_class.append(
+            {"class": label, "n": len(right_n), "accuracy": share, "low": low, "high": high}
+        )
     return {
         "accuracy": float(scores.right_n.mean()),
         "n": len(scores.labels_n),

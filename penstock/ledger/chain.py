@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import sqlalchemy.event
+import sqlalchemy.exc
 
 from penstock.bundle import stable_form
 from penstock.ledger.lifecycle import MOVED, Stage, may_move, stage_of
@@ -44,7 +46,7 @@ for _verb in ("UPDATE", "DELETE"):
 
 
 class LedgerError(RuntimeError):
-    """The chain was edited, a step of the lifecycle does not exist, or another writer was faster."""
+    """The chain was edited, a move does not exist, or another writer was faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +184,7 @@ def _next(
         previous=held[-1].hash if held else FIRST,
         hash="",
     )
-    return Entry(**{**vars(entry), "hash": _hash(entry)})
+    return replace(entry, hash=_hash(entry))
 
 
 def _text(body: Mapping[str, Any]) -> str:
@@ -196,5 +198,5 @@ def _hash(entry: Entry) -> str:
 
 
 def _entry(row: sa.Row[Any]) -> Entry:
-    values = dict(row._mapping)
+    values: dict[str, Any] = dict(zip(row._fields, row, strict=True))
     return Entry(**{**values, "body": json.loads(values["body"])})

@@ -36,7 +36,9 @@ class MlflowRegistry:
             ValueError: ``MLFLOW_TRACKING_URI`` is not set; MLflow would silently use a folder.
         """
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            raise ValueError("MLFLOW_TRACKING_URI is not set; name the tracking server or database.")
+            raise ValueError(
+                "MLFLOW_TRACKING_URI is not set; name the tracking server or database."
+            )
         self._client = MlflowClient()
 
     def add(self, workload: str, package: Bundle, *, experiment: str) -> int:
@@ -103,7 +105,7 @@ class MlflowRegistry:
         parsed = urlparse(source)
         if parsed.scheme in ("", "file"):
             return read(Path(unquote(parsed.path)), kind="package").path
-        run_id = self._client.get_model_version(workload, str(version)).run_id
+        run_id = self._client.get_model_version(workload, str(version)).run_id or ""
         return read(Path(self._client.download_artifacts(run_id, FOLDER)), kind="package").path
 
     def point(self, workload: str, aliases: Mapping[str, int | None]) -> None:

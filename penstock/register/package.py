@@ -30,8 +30,10 @@ GOLDEN_TOLERANCE = 1e-3
 VERDICTS = ("data-verdict", "equivalence", "gate")
 
 
-def make(folder: Path, declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str) -> Summary:
-    """Fill a package: graph, serving contract, golden answers, baseline, lineage, verdicts, card."""
+def make(
+    folder: Path, declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str
+) -> Summary:
+    """Fill a package: graph, contract, golden answers, baseline, lineage, verdicts, card."""
     graph = "model.int8.onnx" if declared.serve == "int8" else "model.onnx"
     shutil.copy(inputs["serving"].file(graph), folder / "model.onnx")
     contract = {"workload": declared.name, "classes": declared.classes, **_input_contract(declared)}
@@ -45,7 +47,9 @@ def make(folder: Path, declared: Workload, inputs: Mapping[str, Bundle], *, rehe
     for kind in VERDICTS:
         write_json(folder / "verdicts" / f"{kind}.json", verdict_of(inputs[kind]).to_dict())
     write_text(folder / "card.md", card(declared, record, inputs))
-    return Summary(Outcome.PASS, f"packaged the {declared.serve} graph with {GOLDEN} golden requests")
+    return Summary(
+        Outcome.PASS, f"packaged the {declared.serve} graph with {GOLDEN} golden requests"
+    )
 
 
 def _input_contract(declared: Workload) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def _golden(graph: Path, declared: Workload, snapshot: Bundle) -> dict[str, Any]
 
 
 def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str) -> dict[str, Any]:
-    """Return what made this version: code, data, features, settings, seed, environment, verdicts."""
+    """Return what made this version: code, data, settings, seed, environment, verdicts."""
     training: dict[str, Any] = inputs["model"].manifest["settings"]["training"]
     scores = inputs["gate"].json("scores.json")["challenger"]
     top = [step["slices"][0] for step in inputs["equivalence"].json("ladder.json")["steps"]]
@@ -93,7 +97,9 @@ def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str)
         "environment": _environment(),
         "metrics": {
             "accuracy": scores["accuracy"],
-            **{f"agreement_{i}": t["agreement"] for i, t in zip(("onnx", "int8"), top, strict=True)},
+            **{
+                f"agreement_{i}": t["agreement"] for i, t in zip(("onnx", "int8"), top, strict=True)
+            },
         },
         "artifacts": {kind: bundle.fingerprint for kind, bundle in inputs.items()},
         "policy": {"rollout": settings_of(declared.rollout)},

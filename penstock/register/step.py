@@ -135,5 +135,7 @@ def ledger_url() -> str:
     """
     url = os.environ.get(LEDGER_VARIABLE)
     if not url:
-        raise ValueError(f"{LEDGER_VARIABLE} is not set; name the ledger, sqlite:///path/ledger.db.")
+        raise ValueError(
+            f"{LEDGER_VARIABLE} is not set; name the ledger, sqlite:///path/ledger.db."
+        )
     return url

@@ -206,7 +206,9 @@ class Controller:
         left = {"name": step.name, "percent": step.percent, "seconds": round(seconds, 2)}
         self._steps.append({**left, "verdict": verdict.to_dict()})
         self._append("verdict", {**left, "verdict": verdict.to_dict()})
-        self.emit({"event": "left", **left, "outcome": str(verdict.outcome), "line": verdict.reason})
+        self.emit(
+            {"event": "left", **left, "outcome": str(verdict.outcome), "line": verdict.reason}
+        )
 
     def _promote(self, started: datetime, verdict: Verdict, ready_s: float | None) -> Result:
         self._move(Stage.PRODUCTION, verdict.reason, {"verdict": verdict.to_dict()})

@@ -47,9 +47,7 @@ def judge(policy: Rollout, evidence: Evidence, *, shadow: bool) -> Verdict:
     return Verdict(tuple(checks))
 
 
-def at_most(
-    name: str, events: int, trials: int, limit: float, least: int, alpha: float
-) -> Check:
+def at_most(name: str, events: int, trials: int, limit: float, least: int, alpha: float) -> Check:
     """Pass when the share is surely within the limit, fail when it surely is not.
 
     Args:

@@ -71,7 +71,9 @@ def train(
     for epoch in range(1, epochs + 1):
         model.train()
         losses: list[float] = []
-        for picked in torch.randperm(len(labels), generator=order).split(settings.batch_size)[:batches]:
+        for picked in torch.randperm(len(labels), generator=order).split(settings.batch_size)[
+            :batches
+        ]:
             batch = shifted(images[picked], generator=order).to(device)
             loss = nn.functional.cross_entropy(model(batch), labels[picked].to(device))
             optimizer.zero_grad()

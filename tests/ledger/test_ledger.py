@@ -77,9 +77,9 @@ def test_a_whole_chain_verifies(ledger: Ledger):
 def test_the_table_refuses_edits(ledger: Ledger, tmp_path: Path, verb: str):
     """Even a direct SQL writer cannot change or remove an entry."""
     move(ledger, 1, Stage.STAGING)
-    with sqlite3.connect(tmp_path / "ledger.db") as direct:
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            direct.execute(verb)
+    direct = sqlite3.connect(tmp_path / "ledger.db")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        direct.execute(verb)
     direct.close()
 
 

@@ -54,7 +54,9 @@ def seen(held: LogReader, *, shadow: bool = False, since: float = 0.0):
 
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.lists(st.integers(1, 40), max_size=30))
-def test_a_growing_log_is_read_once_and_whole(tmp_path_factory: Any, rows: list[int], cuts: list[int]):
+def test_a_growing_log_is_read_once_and_whole(
+    tmp_path_factory: Any, rows: list[int], cuts: list[int]
+):
     """However the writer's bytes arrive, every complete line is read exactly once."""
     path = tmp_path_factory.mktemp("log") / "log.jsonl"
     data = "".join(json.dumps({"n": n}) + "\n" for n in rows).encode()

@@ -44,7 +44,7 @@ def test_bounds_are_where_the_evidence_reaches_the_limit(counts: tuple[int, int]
 
 @pytest.mark.parametrize("p", [0.01, 0.05, 0.3])
 def test_the_true_share_is_covered_at_every_look_at_once(p: float):
-    """Looking after every trial, the true share ever leaves the interval in at most alpha of runs."""
+    """However often one looks, the true share ever leaves in at most alpha of runs."""
     rng = np.random.default_rng(11)
     alpha, runs, n = 0.05, 2000, 400
     events = np.cumsum(rng.random((runs, n)) < p, axis=1)
@@ -71,9 +71,7 @@ def test_equal_scores_differ_by_nothing():
     """Two models with the same scores have a paired difference of exactly zero."""
     right = np.array([1.0, 0.0, 1.0])
 
-    found = paired_difference(
-        right, right, alpha=0.05, resamples=50, rng=np.random.default_rng(1)
-    )
+    found = paired_difference(right, right, alpha=0.05, resamples=50, rng=np.random.default_rng(1))
 
     assert found == (0.0, 0.0, 0.0)
 

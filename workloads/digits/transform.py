@@ -39,7 +39,9 @@ def capture_features(pixels_np: NDArray[np.float32]) -> dict[str, NDArray[np.flo
 
 
 def model_input(
-    pixels_np: NDArray[np.float32], ink_mean_n: NDArray[np.float64], ink_spread_n: NDArray[np.float64]
+    pixels_np: NDArray[np.float32],
+    ink_mean_n: NDArray[np.float64],
+    ink_spread_n: NDArray[np.float64],
 ) -> NDArray[np.float32]:
     """Return images scaled by their capture's own ink, shape [n, 1, 8, 8].
 

@@ -1,0 +1,147 @@
+"""Laws of training: the same bits again, and no pass without proof."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import train as stage
+from penstock.stage import Refused
+from penstock.train import determinism
+from penstock.train.loop import Examples, Trained, shifted, train
+from penstock.workload import Training
+from tests import bundles
+from workloads.digits.model import build
+
+SETTINGS = Training(epochs=3, batch_size=32, learning_rate=1e-3, proof_epochs=2)
+ROWS = bundles.rows()
+
+
+def examples(start: int, n: int) -> Examples:
+    """Return real examples."""
+    return Examples(
+        images_nchw=bundles.images(start + n)[start:],
+        labels_n=ROWS["label"].to_numpy()[start : start + n],
+    )
+
+
+def fit(settings: Training = SETTINGS, *, epochs: int = 3) -> Trained:
+    """Train on a hundred images."""
+    return train(
+        lambda: build(classes=10),
+        examples(0, 100),
+        examples(100, 20),
+        settings,
+        epochs=epochs,
+        device="cpu",
+    )
+
+
+def state(trained: Trained) -> str:
+    """Return one hash of a network's tensors."""
+    named = {n: t for n, t in trained.model.state_dict().items()}
+    return determinism.combined(determinism.hashes(named))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not():
+    """Training is a function of its seed."""
+    first, again, other = fit(), fit(), fit(replace(SETTINGS, seed=43))
+
+    assert state(first) == state(again)
+    assert state(first) != state(other)
+
+
+def test_the_first_epochs_of_a_whole_run_are_those_of_a_short_one():
+    """The proof compares like with like: stopping early changes nothing before."""
+    assert fit(epochs=3).proof == fit(epochs=2).proof
+
+
+def test_a_certificate_names_what_differed():
+    """Two runs that differ in one tensor do not certify, and the tensor is named."""
+    certificate = determinism.certify(
+        {"model.a": "1", "model.b": "2"},
+        {"model.a": "1", "model.b": "3"},
+        epochs=2,
+        threads=2,
+        device="cpu",
+    )
+
+    assert not certificate.holds
+    assert certificate.differed == ("model.b",)
+
+
+def test_hashes_see_the_last_bit():
+    """One flipped bit in one weight changes the hash."""
+    weights = torch.ones(4)
+    nudged = weights.clone()
+    nudged[0] = torch.nextafter(nudged[0], torch.tensor(2.0))
+
+    assert determinism.hashes({"w": weights}) != determinism.hashes({"w": nudged})
+
+
+def test_an_operation_without_a_deterministic_form_is_refused_by_name():
+    """A network that cannot repeat raises, naming the operation."""
+
+    class Nondeterministic(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.ones(10))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            index = x.reshape(len(x), -1).argmax(1) % 10
+            source = (self.w * x.mean()).expand(len(x), 10)
+            torch.zeros(10).put_(index, source.sum(1), accumulate=False)
+            return source
+
+    with pytest.raises(RuntimeError, match="put_"):
+        train(
+            Nondeterministic,
+            examples(0, 64),
+            examples(64, 8),
+            SETTINGS,
+            epochs=1,
+            device="cpu",
+        )
+
+
+@given(st.integers(1, 5), st.integers(0, 1000))
+def test_shifts_move_by_at_most_one_pixel(n: int, seed: int):
+    """A shifted image is the image seen through a window moved by at most one pixel."""
+    image = torch.arange(64.0).reshape(1, 1, 8, 8).repeat(n, 1, 1, 1)
+
+    moved = shifted(image, generator=torch.Generator().manual_seed(seed))
+
+    assert moved.shape == image.shape
+    centre = moved[:, 0, 3, 3] - image[:, 0, 3, 3]
+    assert set(centre.tolist()) <= {float(8 * r + c) for r in (-1, 0, 1) for c in (-1, 0, 1)}
+
+
+def test_training_refuses_data_that_did_not_pass(tmp_path: Path):
+    """Without a passing data verdict nothing is trained."""
+    source = bundles.snapshot(tmp_path / "in")
+    refused = bundles.verdict(tmp_path / "verdict", "data-verdict", outcome="fail")
+
+    with pytest.raises(Refused, match="data-verdict is fail"):
+        stage.run(
+            workload="digits",
+            snapshot=source,
+            data_verdict=refused,
+            seed=0,
+            out=tmp_path / "out",
+            now=bundles.NOW,
+        )
+
+
+def test_the_transform_is_the_same_in_training_and_serving():
+    """What a request becomes equals, bit for bit, what its snapshot row became."""
+    from workloads.digits.transform import request_input, training_input
+
+    raw = np.array(ROWS["pixels"].to_pylist(), np.float32)
+
+    assert np.array_equal(training_input(ROWS), request_input(raw))
