@@ -49,8 +49,8 @@ class Steps(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take a piece of output, which may end in the middle of a line."""
-        *lines, self._rest = (self._rest + _ANSI.sub("", text)).split("\n")
-        for line in lines:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in (_ANSI.sub("", line) for line in lines):
             self._log.write(line + "\n")
             self._line(line.strip())
         self._log.flush()

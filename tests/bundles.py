@@ -32,9 +32,7 @@ def bundle(path: Path, kind: str, make: Callable[[Path], None], **inputs: str) -
         make(folder)
         return Summary("pass", "made for a test")
 
-    return write(
-        path, Recipe(kind=kind, workload="digits", inputs=inputs), make=filled, now=NOW
-    )
+    return write(path, Recipe(kind=kind, workload="digits", inputs=inputs), make=filled, now=NOW)
 
 
 def snapshot(path: Path, *, train: pa.Table | None = None, holdout: pa.Table | None = None) -> Path:

@@ -100,9 +100,7 @@ def test_the_step_refuses_and_names_every_rule(tmp_path: Path):
     source = bundles.snapshot(tmp_path / "in", train=bad.slice(0, 1197))
 
     with pytest.raises(Refused, match=r"label range: 3 of 1197.*ink_spread: column is missing"):
-        datachecks.run(
-            workload="digits", snapshot=source, out=tmp_path / "out", now=bundles.NOW
-        )
+        datachecks.run(workload="digits", snapshot=source, out=tmp_path / "out", now=bundles.NOW)
 
     assert read(tmp_path / "out").json("verdict.json")["outcome"] == "fail"
 
