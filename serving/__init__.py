@@ -1,0 +1,1 @@
+"""What runs in a serving pod: predictor, hardening, prediction log, rehearsed faults."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, 
 from penstock.rollout.evidence import LogReader
 from penstock.rollout.plane import Plane, SlotFailed
 from penstock.rollout.table import TrafficTable
-from penstock.workload import load
+from penstock.workload import Rollout, load
 
 READY_TIMEOUT_S = 90.0
 FAILED, UNCHANGED = "failed", "unchanged"
@@ -86,7 +85,7 @@ def run(
             versions,
             traffic=traffic,
             ledger=ledger,
-            policy_of=declared,
+            policy=declared.rollout,
             fault=fault,
             actor=actor,
             emit=emit,
@@ -123,7 +122,7 @@ def _serve(
         slot = "a"
         emit({"event": "starting", "what": f"champion, version {version}", "slot": slot})
         plane.set_slot(slot, package=package, version=str(version))
-    plane.wait_ready(slot, timeout_s=READY_TIMEOUT_S)
+    plane.wait_ready(slot, version=str(version), timeout_s=READY_TIMEOUT_S)
     held = plane.observe()
     if held.champion != slot or held.buckets or held.mirror:
         table = TrafficTable(
@@ -158,14 +157,14 @@ def _release(
     *,
     traffic: Traffic,
     ledger: Ledger,
-    policy_of: Any,
+    policy: Rollout,
     fault: Fault | None,
     actor: str,
     emit: Callable[[Mapping[str, Any]], None],
 ) -> Result:
     slot = versions.challenger_slot
     emit({"event": "starting", "what": f"challenger, version {versions.challenger}", "slot": slot})
-    plane.hold(os.getpid())
+    plane.hold(champion=None if versions.champion is None else versions.champion_slot)
     plane.set_slot(
         slot,
         package=package,
@@ -173,7 +172,9 @@ def _release(
         fault=None if fault is None else {"kind": fault.kind, "on": fault.on},
     )
     try:
-        ready_s = plane.wait_ready(slot, timeout_s=READY_TIMEOUT_S)
+        ready_s = plane.wait_ready(
+            slot, version=str(versions.challenger), timeout_s=READY_TIMEOUT_S
+        )
     except SlotFailed as e:
         return _failed(plane, versions, str(e), ledger=ledger, actor=actor, emit=emit)
     emit({"event": "ready", "slot": slot, "seconds": ready_s})
@@ -183,7 +184,7 @@ def _release(
             plane=plane,
             ledger=ledger,
             reader=LogReader(logs=logs_of(plane), outcomes=folder / "outcomes.jsonl"),
-            policy=policy_of.rollout,
+            policy=policy,
             versions=versions,
             actor=actor,
             emit=emit,

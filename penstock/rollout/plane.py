@@ -1,0 +1,253 @@
+"""The one-machine data plane, as the rest of the library uses it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.bundle import write_json
+from penstock.rollout import envoy
+from penstock.rollout.slots import alive, started_at
+from penstock.rollout.table import SLOTS, TrafficTable
+
+UP_S = 20.0
+POLL_S = 0.02
+
+
+class PlaneError(RuntimeError):
+    """The servers are not as they should be; the text says what to do."""
+
+
+class SlotFailed(PlaneError):
+    """A slot's server did not become ready; the text is its own last line."""
+
+
+class Plane:
+    """Envoy, a supervisor and two slots below one home."""
+
+    def __init__(self, home: Path) -> None:
+        """Take a home; :meth:`up` and :meth:`attach` make one that runs."""
+        self.home = home
+        self._folder = home / "serving"
+
+    @classmethod
+    def running(cls, home: Path) -> bool:
+        """Return whether a supervisor runs for this home."""
+        seen = cls(home)._seen()
+        return bool(seen) and alive(seen["supervisor"]["pid"], seen["supervisor"]["start"])
+
+    @classmethod
+    def attach(cls, home: Path) -> Plane:
+        """Return the running plane of a home.
+
+        Raises:
+            PlaneError: None runs.
+        """
+        if not cls.running(home):
+            raise PlaneError("no servers are running; start them: penstock up")
+        return cls(home)
+
+    @classmethod
+    def up(cls, home: Path, *, model: str, port: int) -> Plane:
+        """Return the plane of a home, started if it does not run.
+
+        Raises:
+            PlaneError: It runs for another model, or cannot start (the port is in use).
+        """
+        plane = cls(home)
+        if cls.running(home):
+            seen = plane.status()
+            if seen["model"] != model:
+                raise PlaneError(
+                    f"the servers of {home} serve {seen['model']}, not {model}; stop them first: "
+                    "penstock down"
+                )
+            return plane
+        plane._start(model, port)
+        return plane
+
+    def _start(self, model: str, port: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "observed.json").unlink(missing_ok=True)
+        desired = {
+            "model": model,
+            "port": port,
+            "slots": dict.fromkeys(SLOTS),
+            "owner": None,
+            "champion": None,
+            "stop": False,
+        }
+        write_json(self._folder / "desired.json", desired)
+        log = self._folder / "supervisor.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "penstock.rollout.supervisor", "--home", str(self.home)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            self._until(lambda: process.poll() is not None or self._answers(), UP_S)
+        except BaseException:
+            process.terminate()
+            raise
+        if process.poll() is not None:
+            said = log.read_text(encoding="utf-8").strip().splitlines()
+            raise PlaneError(
+                said[-1] if said else f"the supervisor ended with {process.returncode}"
+            )
+
+    def _answers(self) -> bool:
+        try:
+            self.observe()
+        except (PlaneError, envoy.EnvoyError):
+            return False
+        return True
+
+    @property
+    def url(self) -> str:
+        """Where users are answered."""
+        return f"http://127.0.0.1:{self.status()['port']}"
+
+    def log_folder(self, slot: str) -> Path:
+        """Return the folder of a slot's prediction log."""
+        return self._folder / slot
+
+    def status(self) -> dict[str, Any]:
+        """Return what the supervisor last saw.
+
+        Raises:
+            PlaneError: No supervisor runs.
+        """
+        seen = self._seen()
+        if not seen:
+            raise PlaneError("no servers are running; start them: penstock up")
+        return seen
+
+    def _seen(self) -> dict[str, Any]:
+        try:
+            return json.loads((self._folder / "observed.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def _desire(self, change: Callable[[dict[str, Any]], None]) -> None:
+        path = self._folder / "desired.json"
+        desired = json.loads(path.read_text(encoding="utf-8"))
+        change(desired)
+        write_json(path, desired)
+
+    def set_slot(
+        self, slot: str, *, package: Path, version: str, fault: Mapping[str, str] | None = None
+    ) -> None:
+        """Let a slot serve a package."""
+        wanted = {"package": str(package), "version": version, "fault": fault}
+        self._desire(lambda desired: desired["slots"].update({slot: wanted}))
+
+    def stop_slot(self, slot: str) -> None:
+        """Let a slot serve nothing, and wait until its process is gone."""
+        self._desire(lambda desired: desired["slots"].update({slot: None}))
+        self._until(lambda: self.status()["slots"][slot]["state"] == "stopped", UP_S)
+
+    def slot_of(self, version: str) -> str | None:
+        """Return the slot that serves, or is starting to serve, a version."""
+        for name, slot in self.status()["slots"].items():
+            if slot["version"] == version and slot["state"] not in ("failed", "stopped"):
+                return name
+        return None
+
+    def ready(self, slot: str) -> bool:
+        """Return whether a slot's process is up and ready."""
+        return self.status()["slots"][slot]["state"] == "ready"
+
+    def wait_ready(self, slot: str, *, version: str, timeout_s: float) -> float:
+        """Wait until a slot serves a version and return its seconds to ready.
+
+        Raises:
+            SlotFailed: Its server refused to serve, or was not ready in time.
+        """
+
+        def settled() -> bool:
+            seen = self.status()["slots"][slot]
+            return seen["version"] == version and seen["state"] in ("ready", "failed")
+
+        try:
+            self._until(settled, timeout_s)
+        except PlaneError as e:
+            raise SlotFailed(
+                f"slot {slot} was not ready within {timeout_s:.0f} s; see "
+                f"{self.log_folder(slot) / 'server.log'}"
+            ) from e
+        seen = self.status()["slots"][slot]
+        if seen["state"] == "failed":
+            raise SlotFailed(f"slot {slot} refused to serve: {seen['error']}")
+        return float(seen["seconds"] or 0.0)
+
+    def apply(self, table: TrafficTable) -> None:
+        """Put a table into Envoy's route file, by rename.
+
+        Raises:
+            EnvoyError: A table with this sequence or a higher one was written since.
+        """
+        envoy.apply(Path(self.status()["routes"]), table)
+
+    def observe(self) -> TrafficTable:
+        """Return the table that Envoy itself uses."""
+        return envoy.in_force(self.status()["admin"])
+
+    def wait_applied(self, table: TrafficTable, *, timeout_s: float) -> None:
+        """Wait until Envoy uses a table.
+
+        Raises:
+            PlaneError: It does not, in time.
+        """
+        self._until(lambda: self.observe() == table, timeout_s)
+
+    def probe(self, slot: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Ask one slot through Envoy, whatever the table says; return status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.status()["port"], timeout=3)
+        headers = {"x-penstock-probe-slot": slot, "content-type": "application/json"}
+        try:
+            connection.request("POST" if body else "GET", path, body or None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def hold(self, *, champion: str | None) -> None:
+        """Make this process the owner of what follows.
+
+        When it dies before :meth:`release`, the supervisor returns every user to the champion's
+        slot and stops the other; without a champion it stops everything.
+        """
+        owner = {"pid": os.getpid(), "start": started_at(os.getpid())}
+        self._desire(lambda desired: desired.update(owner=owner, champion=champion))
+
+    def release(self) -> None:
+        """End the ownership."""
+        self._desire(lambda desired: desired.update(owner=None))
+
+    def down(self) -> None:
+        """Stop everything and wait until it is gone."""
+        seen = self._seen()
+        if not seen:
+            return
+        owner = seen["supervisor"]
+        if alive(owner["pid"], owner["start"]):
+            os.kill(owner["pid"], signal.SIGTERM)
+            self._until(lambda: not alive(owner["pid"], owner["start"]), UP_S)
+
+    def _until(self, true: Callable[[], bool], timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while not true():
+            if time.monotonic() > end:
+                raise PlaneError(f"not so within {timeout_s:.0f} s; see the logs in {self._folder}")
+            time.sleep(POLL_S)

@@ -1,0 +1,85 @@
+"""The traffic table: which slot answers which users. A value; everything else is derived."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+BUCKETS = 64
+SLOTS = ("a", "b")
+
+
+def bucket_of(salt: str, user: str) -> int:
+    """Return a user's bucket, 0 to 63: the first 8 bytes of sha256(salt:user), modulo 64."""
+    digest = hashlib.sha256(f"{salt}:{user}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % BUCKETS
+
+
+def buckets_for(percent: float) -> int:
+    """Return how many buckets a share of users takes: rounded down, but one for any share.
+
+    >>> [buckets_for(p) for p in (0, 1, 10, 25, 50, 100)]
+    [0, 1, 6, 16, 32, 64]
+    """
+    if not 0 <= percent <= 100:
+        raise ValueError(f"{percent} % of users; a share lies between 0 and 100.")
+    return max(1, int(percent * BUCKETS / 100)) if percent > 0 else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrafficTable:
+    """Who answers whom. Challenger buckets are a prefix, so a growing share moves nobody back."""
+
+    sequence: int
+    """Fencing number: a table with a lower one than that in force is refused."""
+
+    salt: str
+    """Mixed into the buckets; the same during one release, another in the next."""
+
+    champion: str
+    """Slot that answers everybody else."""
+
+    challenger: str | None
+    buckets: int
+    """Users in buckets below this go to the challenger."""
+
+    mirror: str | None
+    """Slot that gets a copy of what the champion answers; its own answer is dropped."""
+
+    def __post_init__(self) -> None:
+        for name in ("champion", "challenger", "mirror"):
+            slot = getattr(self, name)
+            if slot not in SLOTS and not (slot is None and name != "champion"):
+                raise ValueError(f"{name} is {slot!r}; a slot is one of {', '.join(SLOTS)}.")
+        if not 0 <= self.buckets <= BUCKETS:
+            raise ValueError(f"{self.buckets} buckets; there are 0 to {BUCKETS}.")
+        if self.buckets and self.challenger is None:
+            raise ValueError(f"{self.buckets} buckets but no challenger to send them to.")
+        if self.champion in (self.challenger, self.mirror):
+            raise ValueError(f"slot {self.champion} cannot be champion and challenger or mirror.")
+        if self.sequence < 0:
+            raise ValueError(f"sequence {self.sequence}; it counts up from 0.")
+
+    def slot_for(self, bucket: int) -> str:
+        """Return the slot that answers users of a bucket."""
+        if self.challenger is not None and bucket < self.buckets:
+            return self.challenger
+        return self.champion
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; :meth:`from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> TrafficTable:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ValueError: A field is missing, unknown, or not allowed.
+        """
+        try:
+            return cls(**document)
+        except TypeError as e:
+            raise ValueError(f"not a traffic table: {e}") from e
