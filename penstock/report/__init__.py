@@ -1,1 +1,1 @@
-"""Report: what people look at: progress lines, plots, one page per run."""
+"""Report: what people look at: plots and one page per run."""
