@@ -41,7 +41,7 @@ class Hardened:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        if path.startswith(CLOSED) or path.endswith(":explain") or path.endswith("/explain"):
+        if path.startswith(CLOSED) or path.endswith((":explain", "/explain")):
             await refuse(send, 404, "not found")
             return
         length = _length(scope)
@@ -101,9 +101,9 @@ def _mended(status: int, body: bytes) -> tuple[int, bytes]:
         document = json.loads(body)
     except ValueError:
         return status, body
-    if status == 500:  # noqa: PLR2004 - KServe writes the exception's text into it
+    if status == 500:
         return status, json.dumps({"error": FAILED}).encode()
-    if status == 422:  # noqa: PLR2004 - FastAPI's word for a body of the wrong form
+    if status == 422:
         return 400, json.dumps({"error": _sentence(document)}).encode()
     return status, json.dumps(_without_nulls(document), separators=(",", ":")).encode()
 

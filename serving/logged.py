@@ -72,7 +72,7 @@ class Logged:
 
         try:
             await self._app(scope, receive, noting)
-        except Exception:  # noqa: BLE001 - no text of an exception may reach a client
+        except Exception:
             logging.getLogger("serving").exception("request %s failed", seen.request_id)
             if not started:
                 await refuse(noting, 500, FAILED)

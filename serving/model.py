@@ -44,7 +44,9 @@ class PackageModel(Model):
         ]
 
     async def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, payload: Payload, headers: Mapping[str, str] | None = None
+        self,
+        payload: Payload,
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - KServe passes it
     ) -> tuple[Payload, NDArray[np.float32]]:
         """Return the request with its rows, checked.
 
@@ -66,7 +68,7 @@ class PackageModel(Model):
                 raise ValueError(f"{name}: {payload.inputs[0].datatype} came, FP32 was wanted")
             try:
                 return payload.inputs[0].as_numpy()
-            except Exception as e:  # noqa: BLE001 - KServe raises many kinds for a wrong shape
+            except Exception as e:
                 raise ValueError(f"{name}: {e}") from e
         if not isinstance(payload, dict) or "instances" not in payload:
             raise ValueError('the body must be an object with "instances", a list of rows')
@@ -75,7 +77,7 @@ class PackageModel(Model):
     async def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         payload: tuple[Payload, NDArray[np.float32]],
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - KServe passes it
     ) -> dict[str, Any] | InferResponse:
         """Return labels and probabilities in the protocol of the request."""
         request, rows_nd = payload

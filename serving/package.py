@@ -124,7 +124,7 @@ def parse_rows(values: Any, contract: Contract) -> NDArray[np.float32]:
         rows = np.asarray(values, np.float32)
     except (TypeError, ValueError) as e:
         raise ValueError(f"{name}: rows of {contract.width} numbers were wanted: {e}") from None
-    if rows.ndim != 2 or rows.shape[1] != contract.width:  # noqa: PLR2004 - rows and columns
+    if rows.ndim != 2 or rows.shape[1] != contract.width:
         raise ValueError(f"{name}: shape {list(rows.shape)} came, [n, {contract.width}] was wanted")
     if not 1 <= len(rows) <= BATCHES[-1]:
         raise ValueError(f"{name}: {len(rows)} rows came, 1 to {BATCHES[-1]} are taken at once")

@@ -119,7 +119,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"not serving version {given.version}: {e}", file=sys.stderr)
         return 1
     if given.fault is not None:
-        logging.warning("REHEARSAL: broken on purpose: %s on %s", given.fault, given.fault_on)
+        logging.getLogger("serving").warning(
+            "REHEARSAL: broken on purpose: %s on %s", given.fault, given.fault_on
+        )
     log = PredictionLog(given.log / f"predictions-{os.getpid()}.jsonl")
     log.start()
 

@@ -35,7 +35,7 @@ def coloured(outcome: str) -> Text:
 def row(name: str, seconds: float | None, outcome: str, line: str) -> Table:
     """Return one aligned line: name, seconds, outcome, what was found."""
     table = Table.grid(padding=(0, 1))
-    table.add_column(width=16, no_wrap=True)
+    table.add_column(width=20, no_wrap=True)
     table.add_column(width=8, justify="right", no_wrap=True)
     table.add_column(width=12, no_wrap=True)
     table.add_column()

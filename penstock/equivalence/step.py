@@ -70,19 +70,18 @@ def _make(
     rungs = {"onnx": declared.equivalence.onnx, "int8": declared.equivalence.int8}
     checks: list[Check] = []
     steps: list[dict[str, object]] = []
+    kept: list[str] = []
     for before, after in (("torch", "onnx"), ("onnx", "int8")):
         found = ladder.compare(outputs[before], outputs[after], labels_n, classes=declared.classes)
         support = declared.equivalence.min_slice_support
         checks += ladder.judge(after, found, rungs[after], min_support=support)
         steps.append({"step": after, "against": before, "slices": [asdict(c) for c in found]})
+        kept.append(f"{after} {found[0].agreement:.2%} agree")
     verdict = Verdict(tuple(checks))
     write_json(folder / "verdict.json", verdict.to_dict())
     write_json(folder / "ladder.json", {"steps": steps, "classes": declared.classes})
-    top = [s["slices"][0] for s in steps]  # pyright: ignore[reportIndexIssue, reportUnknownVariableType]
-    line = " → ".join(
-        f"{s['step']} {t['agreement']:.2%} agree" for s, t in zip(steps, top, strict=True)
-    )  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return Summary(verdict.outcome, f"torch → {line}; {verdict.reason}")
+    line = " → ".join(["torch", *kept])
+    return Summary(verdict.outcome, f"{line}; {verdict.reason}")
 
 
 def _outputs(

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-import sqlalchemy.event
-import sqlalchemy.exc
+from sqlalchemy import event, exc
 
 from penstock.bundle import stable_form
 from penstock.ledger.lifecycle import MOVED, Stage, may_move, stage_of
@@ -35,7 +34,7 @@ _entries = sa.Table(
     sa.Column("hash", sa.Text, nullable=False, unique=True),
 )
 for _verb in ("UPDATE", "DELETE"):
-    sa.event.listen(
+    event.listen(
         _entries,
         "after_create",
         sa.DDL(
@@ -84,7 +83,7 @@ class Ledger:
         if workload is not None:
             query = query.where(_entries.c.workload == workload)
         with self._engine.connect() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+            return [_entry(dict(row)) for row in connection.execute(query).mappings()]
 
     def append(
         self,
@@ -105,15 +104,16 @@ class Ledger:
         with self._engine.begin() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            rows = connection.execute(sa.select(_entries).order_by(_entries.c.sequence))
-            held = [_entry(row) for row in rows]
+            query = sa.select(_entries).order_by(_entries.c.sequence)
+            rows = connection.execute(query).mappings()
+            held = [_entry(dict(row)) for row in rows]
             if kind == MOVED:
                 _check_move([e for e in held if e.workload == workload], version, body)
             entry = _next(held, workload, version, kind, body, actor, now)
             values = {**vars(entry), "body": _text(entry.body)}
             try:
                 connection.execute(_entries.insert().values(**values))
-            except sa.exc.IntegrityError as e:
+            except exc.IntegrityError as e:
                 raise LedgerError("another writer appended first; read and decide again.") from e
             return entry
 
@@ -197,6 +197,5 @@ def _hash(entry: Entry) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def _entry(row: sa.Row[Any]) -> Entry:
-    values: dict[str, Any] = dict(zip(row._fields, row, strict=True))
-    return Entry(**{**values, "body": json.loads(values["body"])})
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry(**{**row, "body": json.loads(row["body"])})

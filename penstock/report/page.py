@@ -53,7 +53,7 @@ def _tone(outcome: str) -> str:
 
 
 def _figures(record: Record) -> str:
-    release = record["release"] or {}
+    release: Record = record["release"] or {}
     shown = [
         ("version", record["version"]),
         ("over version", record["champion"] if record["version"] is not None else None),

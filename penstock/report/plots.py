@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Okabe and Ito's palette, which people with colour-blindness tell apart.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
-PLAIN: dict[str, Any] = {
+PLAIN: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "penstock",
     "font.family": "sans-serif",
@@ -62,7 +62,8 @@ def data(profile: Document) -> str:
         counts.set_xticks(at, labels)
         counts.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         counts.set(title="Share of each class", xlabel="digit")
-        counts.legend(loc="lower center", ncols=2)
+        counts.set_ylim(top=counts.get_ylim()[1] * 1.25)
+        counts.legend(loc="upper center", ncols=2)
         ink.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ink.set(title="Ink per capture", xlabel="mean grey value (0 to 16)")
         ink.legend()
@@ -123,22 +124,15 @@ def ladder(document: Document, limits: Mapping[str, float]) -> str:
             limit = limits.get(f"{step['step']} slice")
             if limit is not None:
                 axis.axhline(limit, color=RED, lw=1, ls="--")
-                axis.annotate(
-                    f"slice limit {limit:.1%}",
-                    (len(values) - 0.5, limit),
-                    ha="right",
-                    va="top",
-                    fontsize=8,
-                    color=RED,
-                )
-            least = min([*values, *([limit] if limit is not None else [])])
+            least = float(min(values if limit is None else [*values, limit]))
             axis.set_ylim(max(0.0, least - 0.25 * (1.002 - least) - 0.002), 1.002)
             axis.set_xticks(range(len(names)), names)
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
             noise = slices[0]["snr_db"]
-            shown = "equal bits" if noise >= 400 else f"{noise:.0f} dB"  # noqa: PLR2004 - the cap
+            shown = "equal bits" if noise >= 400 else f"{noise:.0f} dB"
             title = f"{step['against']} → {step['step']}: same decision ({shown})"
-            axis.set(title=title, xlabel="slice")
+            line = "" if limit is None else f"; dashed: limit of a slice, {limit:.1%}"
+            axis.set(title=title, xlabel=f"slice{line}")
         return _svg(figure)
 
 
@@ -161,7 +155,7 @@ def gate(scores: Document) -> str:
         forest.set_yticks(range(len(scores["challenger"]["by_class"])))
         forest.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         forest.set(title="Accuracy by digit, 95 % intervals", ylabel="digit")
-        forest.legend(loc="lower left")
+        forest.legend(loc="lower center", bbox_to_anchor=(0.5, -0.24), ncols=2)
         _confusion(confusion, np.array(scores["challenger"]["confusion"]))
         return _svg(figure)
 
@@ -170,9 +164,15 @@ def _confusion(axis: Axes, counts: np.ndarray) -> None:
     shown = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     axis.imshow(shown, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(counts > 0):
-        colour = "white" if shown[row, column] > 0.5 else "#111827"  # noqa: PLR2004 - half dark
+        colour = "white" if shown[row, column] > 0.5 else "#111827"
         axis.text(
-            column, row, counts[row, column], ha="center", va="center", fontsize=7, color=colour
+            column,
+            row,
+            str(counts[row, column]),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=colour,
         )
     axis.set_xticks(range(len(counts)))
     axis.set_yticks(range(len(counts)))
@@ -199,7 +199,7 @@ def release(timeline: Sequence[Document], *, outcome: str) -> str:
             errors.plot(at, shares, color=colour)
             wrong.plot(at, [_share(a["wrong"], a["labelled"]) for a in arms], color=colour)
         latency.set(title="Latency p99 since the step began, ms")
-        latency.set_ylim(bottom=0)
+        latency.set_ylim(0, latency.get_ylim()[1] * 1.35)
         latency.legend(loc="upper left", ncols=2)
         errors.set(title="Failed requests")
         wrong.set(title="Wrong answers", xlabel="seconds since the release began")

@@ -41,7 +41,7 @@ class Plane:
     @classmethod
     def running(cls, home: Path) -> bool:
         """Return whether a supervisor runs for this home."""
-        seen = cls(home)._seen()
+        seen = _read(home / "serving" / "observed.json")
         return bool(seen) and alive(seen["supervisor"]["pid"], seen["supervisor"]["start"])
 
     @classmethod
@@ -134,10 +134,7 @@ class Plane:
         return seen
 
     def _seen(self) -> dict[str, Any]:
-        try:
-            return json.loads((self._folder / "observed.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        return _read(self._folder / "observed.json")
 
     def _desire(self, change: Callable[[dict[str, Any]], None]) -> None:
         path = self._folder / "desired.json"
@@ -251,3 +248,11 @@ class Plane:
             if time.monotonic() > end:
                 raise PlaneError(f"not so within {timeout_s:.0f} s; see the logs in {self._folder}")
             time.sleep(POLL_S)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a JSON file, or nothing when it is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

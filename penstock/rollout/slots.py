@@ -153,7 +153,7 @@ class Slot:
                 stdout=log,
                 stderr=log,
                 pass_fds=[listening.fileno()],
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
             )
         self.state = "starting"
 
@@ -185,7 +185,7 @@ def answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == 200  # noqa: PLR2004 - HTTP's OK
+        return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
     finally:

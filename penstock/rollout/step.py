@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bundle import read
-from penstock.ledger import Ledger, Stage, champion, package_of
+from penstock.ledger import Ledger, Stage, champion, package_of, serving_order
 from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, logs_of
 from penstock.rollout.evidence import LogReader
 from penstock.rollout.plane import Plane, SlotFailed
@@ -194,7 +194,7 @@ def _release(
         finally:
             plane.release()
         if result.outcome != PROMOTED:
-            _withdraw(plane, versions)
+            _withdraw(plane, versions, ledger)
     return result
 
 
@@ -209,7 +209,7 @@ def _failed(
 ) -> Result:
     """End a release whose server never became ready; no user ever saw it."""
     plane.release()
-    _withdraw(plane, versions)
+    _withdraw(plane, versions, ledger)
     ledger.move(
         workload=versions.workload,
         version=versions.challenger,
@@ -229,12 +229,19 @@ def _failed(
     )
 
 
-def _withdraw(plane: Plane, versions: Versions) -> None:
-    """Stop the challenger's server; without a champion there is nothing left to keep up."""
+def _withdraw(plane: Plane, versions: Versions, ledger: Ledger) -> None:
+    """Stop the challenger's server and give its slot back to the standby, where there is one.
+
+    Without a champion there is nothing left to keep up.
+    """
     if versions.champion is None:
         plane.down()
-    else:
-        plane.stop_slot(versions.challenger_slot)
+        return
+    plane.stop_slot(versions.challenger_slot)
+    entries = ledger.entries(versions.workload)
+    for standby in serving_order(entries)[1:2]:
+        package = Path(package_of(entries, standby))
+        plane.set_slot(versions.challenger_slot, package=package, version=str(standby))
 
 
 @contextmanager

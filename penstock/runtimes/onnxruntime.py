@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -17,7 +18,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, *, threads: int = 1, reference: bool = False) -> None:
         """Load a graph; ``reference`` switches every optimization off."""
-        options = ort.SessionOptions()
+        options: Any = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -34,4 +35,4 @@ class OnnxModel:
 
     def run(self, x_n: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return outputs [n, ...] for inputs [n, ...]."""
-        return self._session.run([self.output_name], {self.input_name: x_n})[0]
+        return np.asarray(self._session.run([self.output_name], {self.input_name: x_n})[0])

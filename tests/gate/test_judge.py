@@ -100,7 +100,7 @@ def test_a_better_challenger_is_never_judged_worse(wrong: int, fewer: int):
 
 
 def test_a_challenger_worse_by_the_margin_passes_at_most_one_time_in_twenty():
-    """By simulation: a true loss equal to the margin passes in at most alpha / 2, with its noise."""
+    """By simulation: a true loss equal to the margin rarely passes."""
     rng, passed, runs, n = np.random.default_rng(5), 0, 300, 600
     for _ in range(runs):
         right = rng.random(n) < 0.97

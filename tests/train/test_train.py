@@ -18,6 +18,7 @@ from penstock.train.loop import Examples, Trained, shifted, train
 from penstock.workload import Training
 from tests import bundles
 from workloads.digits.model import build
+from workloads.digits.transform import request_input, training_input
 
 SETTINGS = Training(epochs=3, batch_size=32, learning_rate=1e-3, proof_epochs=2)
 ROWS = bundles.rows()
@@ -45,8 +46,7 @@ def fit(settings: Training = SETTINGS, *, epochs: int = 3) -> Trained:
 
 def state(trained: Trained) -> str:
     """Return one hash of a network's tensors."""
-    named = {n: t for n, t in trained.model.state_dict().items()}
-    return determinism.combined(determinism.hashes(named))
+    return determinism.combined(determinism.hashes(trained.model.state_dict()))
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
@@ -140,8 +140,6 @@ def test_training_refuses_data_that_did_not_pass(tmp_path: Path):
 
 def test_the_transform_is_the_same_in_training_and_serving():
     """What a request becomes equals, bit for bit, what its snapshot row became."""
-    from workloads.digits.transform import request_input, training_input
-
     raw = np.array(ROWS["pixels"].to_pylist(), np.float32)
 
     assert np.array_equal(training_input(ROWS), request_input(raw))
