@@ -6,6 +6,7 @@ A pure ASGI layer around KServe's application.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -25,6 +26,26 @@ CLOSED = ("/v2/repository", "/docs", "/redoc", "/openapi.json")
 
 class _TooLarge(Exception):
     """The body passed the limit while it was read."""
+
+
+class _Body:
+    """Reads a body up to the limit, whatever the client said of its length."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._seen = 0
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the limit was passed; the application may have made something else of it."""
+        return self._seen > MAX_BODY
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        if self.too_large:
+            raise _TooLarge
+        return message
 
 
 class Hardened:
@@ -57,14 +78,18 @@ class Hardened:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         counted = scope["method"] == "POST"
         self._in_flight += counted
-        answer = _Answer(send)
+        answer, body = _Answer(send), _Body(receive)
         try:
-            await self._app(_as_json(scope), _bounded(receive), answer)
-            await answer.finish()
-        except _TooLarge:
-            await refuse(send, 413, f"the body is larger than {MAX_BODY} bytes")
+            await self._app(_as_json(scope), body, answer)
+        except Exception:
+            if not body.too_large:
+                logging.getLogger("serving").exception("%s failed", scope["path"])
         finally:
             self._in_flight -= counted
+        if body.too_large:
+            await refuse(send, 413, f"the body is larger than {MAX_BODY} bytes")
+        else:
+            await answer.finish()
 
 
 class _Answer:
@@ -83,8 +108,9 @@ class _Answer:
 
     async def finish(self) -> None:
         """Send the answer; a validation error becomes a 400 with one sentence."""
-        start, self._start = self._start, None
+        start = self._start
         if start is None:
+            await refuse(self._send, 500, FAILED)
             return
         headers = [(k, v) for k, v in start["headers"] if k.lower() != b"content-length"]
         kind = dict(headers).get(b"content-type", b"")
@@ -140,20 +166,6 @@ def _as_json(scope: Scope) -> Scope:
         return scope
     others = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
     return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
-
-
-def _bounded(receive: Receive) -> Receive:
-    seen = 0
-
-    async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > MAX_BODY:
-            raise _TooLarge
-        return message
-
-    return bounded
 
 
 async def refuse(send: Send, status: int, error: str, *, retry_after: int | None = None) -> None:

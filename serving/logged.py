@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from serving.hardened import FAILED, App, Message, Receive, Scope, Send, refuse
+from serving.hardened import App, Message, Receive, Scope, Send
 from serving.prediction_log import PredictionLog
 
 
@@ -61,21 +60,17 @@ class Logged:
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         seen = Seen(headers)
         token = CURRENT.set(seen)
-        begun, status, started = time.perf_counter(), 500, False
+        begun, status = time.perf_counter(), 500
 
         async def noting(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status = message["status"]
                 message["headers"] = [*message["headers"], *self._headers(seen)]
             await send(message)
 
         try:
             await self._app(scope, receive, noting)
-        except Exception:
-            logging.getLogger("serving").exception("request %s failed", seen.request_id)
-            if not started:
-                await refuse(noting, 500, FAILED)
         finally:
             CURRENT.reset(token)
             milliseconds = (time.perf_counter() - begun) * 1000

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -70,12 +71,12 @@ def serve(
         "kserve.model_server:app", server.dataplane, server.model_repository_extension, http_port=0
     )
     rest.create_application()
-    protected = Hardened(Logged(app, log, slot=given.slot, version=given.version))
+    protected = Logged(Hardened(app), log, slot=given.slot, version=given.version)
     ready()
     asyncio.run(_answer(given, protected))
 
 
-async def _answer(given: argparse.Namespace, app: Hardened) -> None:
+async def _answer(given: argparse.Namespace, app: Logged) -> None:
     import uvicorn  # noqa: PLC0415
 
     configuration = uvicorn.Config(
@@ -104,6 +105,10 @@ def listening(given: argparse.Namespace) -> socket.socket:
     # Accepted connections inherit it; without it the body waits 40 ms for the headers' receipt.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
+
+
+def _keep_going(_number: int, _frame: object) -> None:
+    """Leave the end to the code after the server."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -137,6 +142,9 @@ def main(argv: list[str] | None = None) -> int:
             },
         )
 
+    # Uvicorn raises the signal that stopped it once more when it is done; it must not end us
+    # before the log is on disk.
+    signal.signal(signal.SIGTERM, _keep_going)
     try:
         serve(given, served, log, ready)
     finally:

@@ -1,0 +1,231 @@
+"""Laws of the predictor, on the real server: right, guarded, logged, ready only when right."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from penstock.bundle import MANIFEST
+from penstock.runtimes.onnxruntime import OnnxModel
+from serving.package import Contract, parse_rows
+from tests.packages import body, make_package, predictor, records, wait_for
+from workloads.digits.transform import request_input
+
+ROWS = np.random.default_rng(3).integers(0, 17, (2, 64)).astype(np.float32)
+INFER = "/v2/models/digits/infer"
+
+
+class Server:
+    """A running predictor and what a test needs of it."""
+
+    def __init__(self, port: int, log: Path, package: Path) -> None:
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+        self.log, self.package = log, package
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One real server for the module: KServe takes seconds to import."""
+    folder = tmp_path_factory.mktemp("serving")
+    made = make_package(folder / "package")
+    with predictor(made.path, folder / "log") as (_, port):
+        held = Server(port, folder / "log", made.path)
+        yield held
+        held.client.close()
+
+
+def test_both_protocols_answer_what_the_graph_answers(server: Server):
+    """v1 and v2 give the label and probabilities of the package's own graph."""
+    logits = OnnxModel(server.package / "model.onnx").run(request_input(ROWS))
+
+    two = server.client.post(INFER, content=body(ROWS)).json()
+    one = server.client.post("/v1/models/digits:predict", json={"instances": ROWS.tolist()}).json()
+
+    outputs = {o["name"]: o["data"] for o in two["outputs"]}
+    assert outputs["label"] == logits.argmax(axis=1).tolist()
+    assert [p["label"] for p in one["predictions"]] == outputs["label"]
+    np.testing.assert_allclose(
+        np.reshape(outputs["probability"], (2, 10)).sum(axis=1), 1, atol=1e-5
+    )
+    assert two["model_version"] == "3"
+    assert "null" not in json.dumps(two)
+
+
+BAD = {
+    "no json": (b"{", "body"),
+    "no inputs": (b'{"inputs": []}', "one input 'pixels'"),
+    "wrong name": (body(ROWS, name="image"), "one input 'pixels'"),
+    "wrong type": (body(ROWS, datatype="INT32"), "FP32 was wanted"),
+    "wrong shape": (body(ROWS, shape=[2, 63]), "pixels"),
+    "too wide": (body(np.zeros((1, 65), np.float32)), "[n, 64] was wanted"),
+    "out of range": (body(ROWS + 100), "0 to 16 are allowed"),
+    "too many rows": (body(np.zeros((65, 64), np.float32)), "1 to 64"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), BAD.values(), ids=BAD.keys())
+def test_a_bad_request_is_refused_with_the_field_and_the_wish(
+    server: Server, content: bytes, said: str
+):
+    """Whatever is wrong gives 400 and a sentence that names it, never a 500."""
+    answer = server.client.post(INFER, content=content)
+
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
+def test_a_large_body_is_refused(server: Server):
+    """A body over the limit is not read, whether or not it says how long it is."""
+    large = b"x" * (2 << 20)
+
+    def pieces() -> Iterator[bytes]:
+        yield from (large[i : i + 65536] for i in range(0, len(large), 65536))
+
+    for content in (large, pieces()):
+        try:
+            assert server.client.post(INFER, content=content).status_code == 413
+        except httpx.TransportError:
+            continue  # the server hung up on a client that went on sending
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/repository/models/digits/unload", "/v2/repository/index", "/docs", "/openapi.json"],
+)
+def test_what_nobody_needs_is_closed(server: Server, path: str):
+    """The calls that unload models or describe the server to strangers do not exist."""
+    assert server.client.post(path).status_code == 404
+    assert server.client.get("/v2/models/digits/ready").status_code == 200
+
+
+def test_headers_are_not_echoed(server: Server):
+    """No route gives a caller's headers back."""
+    secret = {"authorization": "Bearer secret"}
+
+    answer = server.client.post("/v1/models/digits:explain", json={"instances": []}, headers=secret)
+
+    assert answer.status_code == 404
+    assert "secret" not in str(answer.headers)
+
+
+def test_every_request_is_in_the_log(server: Server):
+    """Answered, refused and mirrored requests each leave one record with what the edge said."""
+    edge = {"x-user-id": "u-1", "x-rollout-bucket": "5", "x-rollout-arm": "champion"}
+    server.client.post(INFER, content=body(ROWS), headers={**edge, "x-request-id": "good"})
+    server.client.post(INFER, content=b"{", headers={"x-request-id": "bad"})
+    shadow = {"x-request-id": "copy", "host": "digits-shadow:80"}
+    server.client.post(INFER, content=body(ROWS), headers=shadow)
+
+    def found() -> dict[str, dict[str, object]]:
+        return {r["request_id"]: r for r in records(server.log)}
+
+    wait_for(lambda: {"good", "bad", "copy"} <= found().keys(), 5)
+    good, bad, copy = (found()[name] for name in ("good", "bad", "copy"))
+    assert (good["status"], good["user"], good["bucket"], good["arm"]) == (
+        200,
+        "u-1",
+        5,
+        "champion",
+    )
+    assert good["features"] == ROWS.tolist()
+    assert (bad["status"], bad["label"]) == (400, None)
+    assert (good["mirrored"], copy["mirrored"]) == (False, True)
+
+
+def test_an_altered_model_never_serves(tmp_path: Path):
+    """A byte changed after packaging stops the server before it listens, with the reason."""
+    made = make_package(tmp_path / "package")
+    model = made.path / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+
+    with predictor(made.path, tmp_path / "log") as (process, _):
+        assert process.wait(30) == 1
+
+    assert "was altered" in (tmp_path / "log" / "server.log").read_text()
+
+
+def test_a_wrong_golden_answer_never_serves(tmp_path: Path):
+    """A package that does not answer as recorded is refused, however whole its files are."""
+    made = make_package(tmp_path / "package", golden_shift=0.5)
+
+    with predictor(made.path, tmp_path / "log") as (process, _):
+        assert process.wait(30) == 1
+
+    assert "answered otherwise" in (tmp_path / "log" / "server.log").read_text()
+    assert not (tmp_path / "log" / "ready.json").exists()
+
+
+def test_faults_break_users_only_and_stop_lets_requests_finish(tmp_path: Path):
+    """A live fault spares copies; a request in flight at the stop is answered; the log is whole."""
+    made = make_package(tmp_path / "package")
+    live = {"x-rollout-arm": "challenger"}
+    with predictor(made.path, tmp_path / "log", "--fault", "latency") as (process, port):
+        url = f"http://127.0.0.1:{port}{INFER}"
+        started = time.monotonic()
+        httpx.post(url, content=body(ROWS), headers={"host": "x-shadow", **live})
+        spared = time.monotonic() - started
+        answers: list[int] = []
+        inside = threading.Thread(
+            target=lambda: answers.append(
+                httpx.post(url, content=body(ROWS), headers=live).status_code
+            )
+        )
+        inside.start()
+        time.sleep(0.04)
+        process.send_signal(signal.SIGTERM)
+        inside.join()
+        process.wait(20)
+
+    seen = records(tmp_path / "log")
+    assert answers == [200]
+    assert spared < 1
+    assert [r["latency_ms"] > 100 for r in seen] == [False, True]
+
+
+CONTRACT = Contract(workload="digits", classes=10, feature="pixels", width=4, low=0, high=16)
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        hnp.array_shapes(min_dims=0, max_dims=3, max_side=6),
+        elements=st.floats(-20, 40, width=32) | st.just(float("nan")),
+    )
+)
+def test_rows_are_taken_exactly_when_they_fit_the_contract(values: np.ndarray):
+    """Any array is either refused with a sentence naming the field, or has shape and range."""
+    fits = (
+        values.ndim == 2
+        and values.shape[1] == 4
+        and 1 <= len(values) <= 64
+        and bool(np.isfinite(values).all())
+        and bool(((values >= 0) & (values <= 16)).all())
+    )
+
+    if fits:
+        assert parse_rows(values.tolist(), CONTRACT).shape == values.shape
+    else:
+        with pytest.raises(ValueError, match="pixels"):
+            parse_rows(values.tolist(), CONTRACT)
+
+
+def test_a_package_without_its_manifest_is_no_package(tmp_path: Path):
+    """A folder that looks like a package but has no manifest never serves."""
+    made = make_package(tmp_path / "package")
+    (made.path / MANIFEST).unlink()
+
+    with predictor(made.path, tmp_path / "log") as (process, _):
+        assert process.wait(30) == 1
+
+    assert "not a bundle" in (tmp_path / "log" / "server.log").read_text()
