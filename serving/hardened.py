@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -21,7 +22,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CLOSED = ("/v2/repository", "/docs", "/redoc", "/openapi.json")
+OPEN = re.compile(
+    r"/|/metrics|/v1/models|/v1/models/[^/:]+(:predict)?"
+    r"|/v2|/v2/health/(live|ready)|/v2/models|/v2/models/[^/]+(/ready|/infer)?"
+)
+"""What is answered at all: not the repository, ``explain``, the versions it has none of, the docs."""
 
 
 class _TooLarge(Exception):
@@ -61,8 +66,7 @@ class Hardened:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path: str = scope["path"]
-        if path.startswith(CLOSED) or path.endswith((":explain", "/explain")):
+        if not OPEN.fullmatch(scope["path"]):
             await refuse(send, 404, "not found")
             return
         length = _length(scope)
@@ -83,7 +87,8 @@ class Hardened:
             await self._app(_as_json(scope), body, answer)
         except Exception:
             if not body.too_large:
-                logging.getLogger("serving").exception("%s failed", scope["path"])
+                request_id = dict(scope["headers"]).get(b"x-request-id", b"without an id")
+                logging.getLogger("serving").exception("request %s failed", request_id.decode("latin-1"))
         finally:
             self._in_flight -= counted
         if body.too_large:
@@ -129,8 +134,8 @@ def _mended(status: int, body: bytes) -> tuple[int, bytes]:
         return status, body
     if status == 500:
         return status, json.dumps({"error": FAILED}).encode()
-    if status == 422:
-        return 400, json.dumps({"error": _sentence(document)}).encode()
+    if status >= 400 and "error" not in document:
+        return 400 if status == 422 else status, json.dumps({"error": _sentence(document)}).encode()
     return status, json.dumps(_without_nulls(document), separators=(",", ":")).encode()
 
 
@@ -144,6 +149,8 @@ def _without_nulls(document: Any) -> Any:
 
 
 def _sentence(document: Any) -> str:
+    if isinstance(document.get("detail"), str):
+        return document["detail"]
     try:
         first = document["detail"][0]
         where = ".".join(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serving.hardened import App, Message, Receive, Scope, Send
 from serving.prediction_log import PredictionLog
+
+
+LONGEST = 200
+"""Characters of a header that are kept."""
 
 
 class Seen:
@@ -18,14 +26,14 @@ class Seen:
     def __init__(self, headers: Mapping[str, str]) -> None:
         """Read what the edge says of it."""
         self.at = time.time()
-        self.request_id = headers.get("x-request-id") or os.urandom(8).hex()
-        self.user = headers.get("x-user-id")
+        self.request_id = headers.get("x-request-id", "")[:LONGEST] or os.urandom(8).hex()
+        self.user = _kept(headers.get("x-user-id"))
         bucket = headers.get("x-rollout-bucket", "")
-        self.bucket = int(bucket) if bucket.isdigit() else None
-        self.arm = headers.get("x-rollout-arm")
+        self.bucket = int(bucket) if re.fullmatch("[0-9]{1,9}", bucket) else None
+        self.arm = _kept(headers.get("x-rollout-arm"))
         shadow = headers.get("x-rollout-shadow") == "1"
         self.mirrored = shadow or headers.get("host", "").split(":")[0].endswith("-shadow")
-        self.features: list[list[float]] | None = None
+        self.features: NDArray[np.float32] | None = None
         self.label: list[int] | None = None
         self.probability: list[float] | None = None
 
@@ -38,6 +46,10 @@ class Seen:
             "status": status,
             "latency_ms": round(latency_ms, 3),
         }
+
+
+def _kept(text: str | None) -> str | None:
+    return None if text is None else text[:LONGEST]
 
 
 CURRENT: ContextVar[Seen | None] = ContextVar("request", default=None)
@@ -70,7 +82,7 @@ class Logged:
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(_named(scope, seen.request_id), receive, noting)
         finally:
             CURRENT.reset(token)
             milliseconds = (time.perf_counter() - begun) * 1000
@@ -83,3 +95,9 @@ class Logged:
             "x-request-id": seen.request_id,
         }
         return [(k.encode(), v.encode("latin-1", "replace")) for k, v in said.items()]
+
+
+def _named(scope: Scope, request_id: str) -> Scope:
+    """Return the request with its id, given or made, where everything behind can read it."""
+    others = [(k, v) for k, v in scope["headers"] if k != b"x-request-id"]
+    return {**scope, "headers": [*others, (b"x-request-id", request_id.encode("latin-1"))]}

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from kserve import InferOutput, InferRequest, InferResponse, Model
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
+from kserve.protocol.dataplane import DataPlane
 from numpy.typing import NDArray
 
 from serving.faults import Fault
 from serving.logged import CURRENT
-from serving.package import Served, parse_rows
+from serving.package import Served, parse_rows, refuse_other_than_numbers
+
+OUTPUTS = ("label", "probability")
 
 Payload = dict[str, Any] | InferRequest
 
@@ -64,12 +69,9 @@ class PackageModel(Model):
             given = [i.name for i in payload.inputs]
             if given != [name]:
                 raise ValueError(f"inputs {given} came, one input {name!r} was wanted")
-            if payload.inputs[0].datatype != "FP32":
-                raise ValueError(f"{name}: {payload.inputs[0].datatype} came, FP32 was wanted")
-            try:
-                return payload.inputs[0].as_numpy()
-            except Exception as e:
-                raise ValueError(f"{name}: {e}") from e
+            if unknown := _wanted(payload) - set(OUTPUTS):
+                raise ValueError(f"outputs {sorted(unknown)} are not among {list(OUTPUTS)}")
+            return _tensor(payload.inputs[0])
         if not isinstance(payload, dict) or "instances" not in payload:
             raise ValueError('the body must be an object with "instances", a list of rows')
         return payload["instances"]
@@ -84,7 +86,7 @@ class PackageModel(Model):
         seen = CURRENT.get()
         fault = self._fault
         if seen is not None:
-            seen.features = rows_nd.tolist()
+            seen.features = rows_nd
             if fault is not None and not fault.concerns(mirrored=seen.mirrored, arm=seen.arm):
                 fault = None
             if fault is not None:
@@ -111,12 +113,57 @@ class PackageModel(Model):
         probability = InferOutput("probability", list(probability_nk.shape), "FP32")
         probability.set_data_from_numpy(probability_nk, binary_data=False)
         seen = CURRENT.get()
+        wanted = _wanted(request) or OUTPUTS
         return InferResponse(
             request.id or (seen.request_id if seen else ""),
             self.name,
-            [label, probability],
+            [output for output in (label, probability) if output.name in wanted],
             model_version=self._version,
         )
+
+
+def _wanted(request: InferRequest) -> set[str]:
+    return {output.name for output in request.request_outputs or ()}
+
+
+def _tensor(given: InferInput) -> NDArray[Any]:
+    """Return a v2 input as an array of the shape it states.
+
+    Raises:
+        ValueError: Not FP32, not numbers, or not as many as the shape says.
+    """
+    if given.datatype != "FP32":
+        raise ValueError(f"{given.name}: {given.datatype} came, FP32 was wanted")
+    if any(size < 0 for size in given.shape):
+        raise ValueError(f"{given.name}: shape {given.shape} has a negative size")
+    refuse_other_than_numbers(given.data, given.name)
+    try:
+        with np.errstate(over="ignore"):
+            return given.as_numpy()
+    except Exception as e:
+        raise ValueError(f"{given.name}: {e}") from e
+
+
+class CarefulDataPlane(DataPlane):
+    """KServe's decoding, in which a request that cannot be decoded is the client's mistake."""
+
+    def decode(self, *given: Any, **named: Any) -> Any:
+        """Return the decoded request.
+
+        Raises:
+            InvalidInput: Decoding failed, in whatever way.
+        """
+        try:
+            return super().decode(*given, **named)
+        except InvalidInput:
+            raise
+        except Exception as e:
+            raise InvalidInput(f"the body is not an inference request: {e!r}") from e
+
+
+async def answer_refusal(_request: Request, refusal: Exception) -> JSONResponse:
+    """Answer 400, and leave no traceback in the server's log: any client could fill it."""
+    return JSONResponse({"error": str(refusal)}, status_code=400)
 
 
 def softmax(logits_nk: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,11 @@ def parse_rows(values: Any, contract: Contract) -> NDArray[np.float32]:
         ValueError: Not numbers, the wrong shape, not finite, out of range, or too many rows.
     """
     name = contract.feature
+    refuse_other_than_numbers(values, name)
     try:
-        rows = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as e:
+        with np.errstate(over="ignore"):
+            rows = np.asarray(values, np.float32)
+    except (TypeError, ValueError, OverflowError) as e:
         raise ValueError(f"{name}: rows of {contract.width} numbers were wanted: {e}") from None
     if rows.ndim != 2 or rows.shape[1] != contract.width:
         raise ValueError(f"{name}: shape {list(rows.shape)} came, [n, {contract.width}] was wanted")
@@ -136,3 +139,27 @@ def parse_rows(values: Any, contract: Contract) -> NDArray[np.float32]:
             f"{contract.high:g} are allowed"
         )
     return rows
+
+
+def refuse_other_than_numbers(values: Any, name: str) -> None:
+    """Refuse text and truth values in a list, or a list of rows: numpy would read them as numbers.
+
+    Raises:
+        ValueError: There is one.
+    """
+    kinds = set(map(type, _leaves(values)))
+    if others := sorted(_JSON_NAMES.get(kind, kind.__name__) for kind in kinds - {int, float}):
+        raise ValueError(f"{name}: {', '.join(others)} came, numbers were wanted")
+
+
+_JSON_NAMES = {str: "text", bool: "a truth value", type(None): "null", dict: "an object"}
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    if not isinstance(values, list):
+        return
+    for value in values:
+        if isinstance(value, list):
+            yield from value
+        else:
+            yield value

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from penstock.bundle import write_json
 
 QUEUE = 10_000
@@ -35,6 +37,7 @@ class PredictionLog:
         self._lock = threading.Lock()
         self._counts = {"written": 0, "dropped": 0}
         self._counted_at = 0.0
+        self._whole = 0
         self._thread = threading.Thread(target=self._write_all, name="prediction-log", daemon=True)
 
     @property
@@ -65,6 +68,7 @@ class PredictionLog:
             self._counts["dropped"] += dropped
 
     def _write_all(self) -> None:
+        self._whole = _whole_lines(self._path)
         while True:
             stopping = self._stop.is_set()
             self._write(self._waiting())
@@ -86,14 +90,22 @@ class PredictionLog:
     def _write(self, records: list[Mapping[str, Any]]) -> None:
         if not records:
             return
-        lines = "".join(json.dumps(r, separators=(",", ":")) + "\n" for r in records)
+        lines = [json.dumps(r, separators=(",", ":"), default=np.ndarray.tolist) for r in records]
+        data = memoryview("".join(line + "\n" for line in lines).encode())
+        done = 0
         try:
-            with self._path.open("a", encoding="utf-8") as f:
-                f.write(lines)
+            with self._path.open("ab", buffering=0) as f:
+                if f.tell() > self._whole:
+                    f.truncate(self._whole)  # what a refusing disk tore off; no reader took it
+                self._whole = f.tell()
+                while done < len(data):
+                    done += f.write(data[done:])
         except OSError:
-            self._count(dropped=len(records))
-        else:
-            self._count(written=len(records))
+            pass  # counted below
+        kept = bytes(data[:done]).rfind(b"\n") + 1
+        self._whole += kept
+        written = bytes(data[:kept]).count(b"\n")
+        self._count(written=written, dropped=len(records) - written)
 
     def _save_counts(self, *, now: bool) -> None:
         if not now and time.monotonic() - self._counted_at < COUNT_S:
@@ -103,3 +115,11 @@ class PredictionLog:
             write_json(self._path.with_name("counters.json"), self.counts)
         except OSError:
             return  # the disk that refuses the log refuses its counts; they stay in memory
+
+
+def _whole_lines(path: Path) -> int:
+    """Return the bytes of a file up to its last newline; an earlier process may have torn a line."""
+    try:
+        return path.read_bytes().rfind(b"\n") + 1
+    except OSError:
+        return 0

@@ -105,8 +105,9 @@ def _rule(
             "cluster": cluster,
             "timeout": "2s",
             "retry_policy": {
-                # Only what surely never reached a model is tried again.
-                "retry_on": "connect-failure,refused-stream,reset-before-request",
+                # A model's answer changes nothing in the world, so a request whose server died
+                # before it answered may be asked again. A slow or failed answer is not.
+                "retry_on": "connect-failure,refused-stream,reset",
                 "num_retries": 2,
                 "per_try_timeout": "1s",
                 "retry_priority": {

@@ -21,6 +21,10 @@ from penstock.rollout.table import SLOTS, TrafficTable
 UP_S = 20.0
 POLL_S = 0.02
 
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Supervisors this process started. They outlive it on purpose; until then they are its children
+and are collected when they end."""
+
 
 class PlaneError(RuntimeError):
     """The servers are not as they should be; the text says what to do."""
@@ -95,6 +99,7 @@ class Plane:
                 stderr=output,
                 start_new_session=True,
             )
+        _STARTED.append(process)
         try:
             self._until(lambda: process.poll() is not None or self._answers(), UP_S)
         except BaseException:
@@ -241,6 +246,7 @@ class Plane:
         if alive(owner["pid"], owner["start"]):
             os.kill(owner["pid"], signal.SIGTERM)
             self._until(lambda: not alive(owner["pid"], owner["start"]), UP_S)
+        _STARTED[:] = [process for process in _STARTED if process.poll() is None]
 
     def _until(self, true: Callable[[], bool], timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
