@@ -26,7 +26,7 @@ OPEN = re.compile(
     r"/|/metrics|/v1/models|/v1/models/[^/:]+(:predict)?"
     r"|/v2|/v2/health/(live|ready)|/v2/models|/v2/models/[^/]+(/ready|/infer)?"
 )
-"""What is answered at all: not the repository, ``explain``, the versions it has none of, the docs."""
+"""The only paths there are: no repository, no ``explain``, no versions, no docs."""
 
 
 class _TooLarge(Exception):
@@ -88,7 +88,9 @@ class Hardened:
         except Exception:
             if not body.too_large:
                 request_id = dict(scope["headers"]).get(b"x-request-id", b"without an id")
-                logging.getLogger("serving").exception("request %s failed", request_id.decode("latin-1"))
+                logging.getLogger("serving").exception(
+                    "request %s failed", request_id.decode("latin-1")
+                )
         finally:
             self._in_flight -= counted
         if body.too_large:

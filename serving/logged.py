@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from serving.hardened import App, Message, Receive, Scope, Send
 from serving.prediction_log import PredictionLog
 
-
 LONGEST = 200
 """Characters of a header that are kept."""
 

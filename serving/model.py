@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
-from kserve.errors import InvalidInput
+from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.dataplane import DataPlane
 from numpy.typing import NDArray
 
@@ -63,7 +63,7 @@ class PackageModel(Model):
         except ValueError as e:
             raise InvalidInput(str(e)) from e
 
-    def _values(self, payload: Payload) -> Any:
+    def _values(self, payload: object) -> Any:
         name = self._served.contract.feature
         if isinstance(payload, InferRequest):
             given = [i.name for i in payload.inputs]
@@ -162,8 +162,9 @@ class CarefulDataPlane(DataPlane):
 
 
 async def answer_refusal(_request: Request, refusal: Exception) -> JSONResponse:
-    """Answer 400, and leave no traceback in the server's log: any client could fill it."""
-    return JSONResponse({"error": str(refusal)}, status_code=400)
+    """Answer 400 or 404 without KServe's traceback: any client could fill the log with those."""
+    status = 404 if isinstance(refusal, ModelNotFound) else 400
+    return JSONResponse({"error": str(refusal)}, status_code=status)
 
 
 def softmax(logits_nk: NDArray[np.float32]) -> NDArray[np.float32]:

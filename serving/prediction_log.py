@@ -118,7 +118,7 @@ class PredictionLog:
 
 
 def _whole_lines(path: Path) -> int:
-    """Return the bytes of a file up to its last newline; an earlier process may have torn a line."""
+    """Return the bytes up to a file's last newline; an earlier process may have torn a line."""
     try:
         return path.read_bytes().rfind(b"\n") + 1
     except OSError:

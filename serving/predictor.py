@@ -7,7 +7,6 @@ either ``--fd N`` (a listening socket inherited from the supervisor) or ``--port
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import signal
@@ -18,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from penstock.bundle import BundleError, write_json
-from penstock.workload import UnknownWorkload
-from serving.faults import Fault
+from penstock.bundle import write_json
+from penstock.processes import die_with_parent
+from serving.faults import KINDS, Fault
 from serving.hardened import MAX_IN_FLIGHT, Hardened
 from serving.logged import Logged
 from serving.package import NotServable, Served
@@ -40,13 +39,17 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument("--fd", type=int, help="a listening socket")
     where.add_argument("--port", type=int)
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--fault", default=None)
-    parser.add_argument("--fault-on", default="live")
+    parser.add_argument("--fault", choices=KINDS)
+    parser.add_argument("--fault-on", choices=("live", "all"), default="live")
     return parser.parse_args(argv)
 
 
 def serve(
-    given: argparse.Namespace, served: Served, log: PredictionLog, ready: Callable[[], None]
+    given: argparse.Namespace,
+    served: Served,
+    log: PredictionLog,
+    listens: socket.socket,
+    ready: Callable[[], None],
 ) -> None:
     """Answer requests until told to stop; requests in flight are finished.
 
@@ -56,10 +59,11 @@ def serve(
     # KServe reads the command line when it is imported.
     sys.argv = sys.argv[:1]
     from kserve import ModelRepository, ModelServer  # noqa: PLC0415
+    from kserve.errors import InvalidInput, ModelNotFound  # noqa: PLC0415
     from kserve.model_server import app  # noqa: PLC0415
     from kserve.protocol.rest.server import RESTServer  # noqa: PLC0415
 
-    from serving.model import PackageModel  # noqa: PLC0415
+    from serving.model import CarefulDataPlane, PackageModel, answer_refusal  # noqa: PLC0415
 
     for name in ("kserve.trace", "uvicorn.access", "kserve"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -67,16 +71,19 @@ def serve(
     model = PackageModel(given.model_name, served, version=given.version, fault=fault)
     server = ModelServer(registered_models=ModelRepository(), enable_grpc=False)
     server.register_model(model)
+    plane = CarefulDataPlane(model_registry=server.registered_models)
     rest = RESTServer(
-        "kserve.model_server:app", server.dataplane, server.model_repository_extension, http_port=0
+        "kserve.model_server:app", plane, server.model_repository_extension, http_port=0
     )
     rest.create_application()
+    app.add_exception_handler(InvalidInput, answer_refusal)
+    app.add_exception_handler(ModelNotFound, answer_refusal)
     protected = Logged(Hardened(app), log, slot=given.slot, version=given.version)
     ready()
-    asyncio.run(_answer(given, protected))
+    _answer(protected, listens)
 
 
-async def _answer(given: argparse.Namespace, app: Logged) -> None:
+def _answer(app: Logged, listens: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415
 
     configuration = uvicorn.Config(
@@ -90,13 +97,20 @@ async def _answer(given: argparse.Namespace, app: Logged) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=4,
     )
-    await uvicorn.Server(configuration).serve(sockets=[listening(given)])
+    # Not asyncio.run(server.serve()): that would run on asyncio's own loop, whatever is configured.
+    uvicorn.Server(configuration).run(sockets=[listens])
 
 
 def listening(given: argparse.Namespace) -> socket.socket:
-    """Return the inherited socket, or one on the asked loopback port."""
+    """Return the inherited socket, or one on the asked loopback port.
+
+    Raises:
+        NotServable: The inherited socket would be heard from outside this machine.
+    """
     if given.fd is not None:
         made = socket.socket(fileno=given.fd)
+        if made.getsockname()[0] != "127.0.0.1":
+            raise NotServable(f"the socket listens on {made.getsockname()}, not on loopback.")
     else:
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,21 +121,31 @@ def listening(given: argparse.Namespace) -> socket.socket:
     return made
 
 
-def _keep_going(_number: int, _frame: object) -> None:
-    """Leave the end to the code after the server."""
+def _end(_number: int, _frame: object) -> None:
+    sys.exit(0)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Load, warm, check, serve. Ends with 1 and one sentence when the package must not serve."""
     given = arguments(argv)
+    if given.fd is not None:
+        die_with_parent()
+    # While it loads, a signal ends the process at once. Uvicorn catches it while it answers and
+    # raises it again when it is done: unhandled it would end us before the log is on disk.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
     given.log.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         served = Served(given.bundle)
         warmth = served.warm()
         golden = served.check_golden()
-    except (BundleError, NotServable, UnknownWorkload, KeyError) as e:
+        listens = listening(given)
+    except (NotServable, ValueError, OSError) as e:
         print(f"not serving version {given.version}: {e}", file=sys.stderr)
+        return 1
+    except KeyError as e:
+        print(f"not serving version {given.version}: its contract lacks {e}", file=sys.stderr)
         return 1
     if given.fault is not None:
         logging.getLogger("serving").warning(
@@ -135,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
             given.log / "ready.json",
             {
                 "pid": os.getpid(),
+                "port": listens.getsockname()[1],
                 "version": given.version,
                 "golden": golden,
                 "seconds": round(time.monotonic() - BEGUN, 2),
@@ -142,11 +167,8 @@ def main(argv: list[str] | None = None) -> int:
             },
         )
 
-    # Uvicorn raises the signal that stopped it once more when it is done; it must not end us
-    # before the log is on disk.
-    signal.signal(signal.SIGTERM, _keep_going)
     try:
-        serve(given, served, log, ready)
+        serve(given, served, log, listens, ready)
     finally:
         log.close()
     return 0

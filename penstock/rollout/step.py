@@ -172,11 +172,31 @@ def _release(
         fault=None if fault is None else {"kind": fault.kind, "on": fault.on},
     )
     try:
-        ready_s = plane.wait_ready(
-            slot, version=str(versions.challenger), timeout_s=READY_TIMEOUT_S
-        )
+        result = _watched(plane, versions, traffic, ledger, policy, actor, emit)
     except SlotFailed as e:
         return _failed(plane, versions, str(e), ledger=ledger, actor=actor, emit=emit)
+    except BaseException:
+        plane.release()
+        _withdraw(plane, versions, ledger)
+        raise
+    plane.release()
+    if result.outcome != PROMOTED:
+        _withdraw(plane, versions, ledger)
+    return result
+
+
+def _watched(
+    plane: Plane,
+    versions: Versions,
+    traffic: Traffic,
+    ledger: Ledger,
+    policy: Rollout,
+    actor: str,
+    emit: Callable[[Mapping[str, Any]], None],
+) -> Result:
+    """Wait until the challenger is ready, then release it under traffic."""
+    slot, version = versions.challenger_slot, str(versions.challenger)
+    ready_s = plane.wait_ready(slot, version=version, timeout_s=READY_TIMEOUT_S)
     emit({"event": "ready", "slot": slot, "seconds": ready_s})
     folder = plane.home / "serving" / "traffic"
     with _replayed(plane, traffic, versions.workload, folder):
@@ -189,13 +209,7 @@ def _release(
             actor=actor,
             emit=emit,
         )
-        try:
-            result = controller.release(ready_s=ready_s)
-        finally:
-            plane.release()
-        if result.outcome != PROMOTED:
-            _withdraw(plane, versions, ledger)
-    return result
+        return controller.release(ready_s=ready_s)
 
 
 def _failed(

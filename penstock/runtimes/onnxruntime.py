@@ -17,22 +17,69 @@ class OnnxModel:
     """A graph with one float32 input and one float32 output."""
 
     def __init__(self, path: Path, *, threads: int = 1, reference: bool = False) -> None:
-        """Load a graph; ``reference`` switches every optimization off."""
+        """Load a graph; ``reference`` switches every optimization off.
+
+        Raises:
+            ValueError: It cannot be loaded, or has other inputs or outputs than one float32 each.
+        """
         options: Any = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.use_deterministic_compute = True
         options.log_severity_level = 3
         if reference:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = ort.InferenceSession(
+        self._session = _load(path, options)
+        given, made = (
+            _only(self._session.get_inputs(), path),
+            _only(self._session.get_outputs(), path),
+        )
+        self.input_name: str = given.name
+        self.output_name: str = made.name
+        self._rank = len(given.shape)
+        sizes = [size for size in made.shape[-1:] if isinstance(size, int)]
+        self._classes: int | None = sizes[0] if sizes else None
+
+    @property
+    def classes(self) -> int:
+        """Size of the output's last axis.
+
+        Raises:
+            ValueError: The graph leaves it open.
+        """
+        if self._classes is None:
+            raise ValueError(f"output {self.output_name!r} has no fixed number of classes.")
+        return self._classes
+
+    def run(self, x_n: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return outputs [n, ...] for inputs [n, ...].
+
+        Raises:
+            ValueError: Not float32, or another number of axes than the graph's input has.
+        """
+        if x_n.dtype != np.float32 or x_n.ndim != self._rank:
+            raise ValueError(
+                f"input {self.input_name!r} got {x_n.dtype} with {x_n.ndim} axes; float32 with "
+                f"{self._rank} was wanted."
+            )
+        return np.asarray(self._session.run([self.output_name], {self.input_name: x_n})[0])
+
+
+def _load(path: Path, options: Any) -> Any:
+    try:
+        return ort.InferenceSession(
             str(path),
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_UNFAITHFUL,
         )
-        self.input_name = self._session.get_inputs()[0].name
-        self.output_name = self._session.get_outputs()[0].name
+    except Exception as e:  # its exceptions share no base
+        raise ValueError(f"{path} cannot be loaded: {e}") from e
 
-    def run(self, x_n: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return outputs [n, ...] for inputs [n, ...]."""
-        return np.asarray(self._session.run([self.output_name], {self.input_name: x_n})[0])
+
+def _only(tensors: Any, path: Path) -> Any:
+    kinds = [t.type for t in tensors]
+    if kinds != ["tensor(float)"]:
+        raise ValueError(f"{path} has {kinds}; one float32 input and one float32 output is wanted.")
+    return tensors[0]

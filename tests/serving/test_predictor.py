@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +21,9 @@ from hypothesis.extra import numpy as hnp
 
 from penstock.bundle import MANIFEST
 from penstock.runtimes.onnxruntime import OnnxModel
+from serving.faults import ERROR_SHARE, WRONG_SHARE, share_of
 from serving.package import Contract, parse_rows
-from tests.packages import body, make_package, predictor, records, wait_for
+from tests.packages import body, make_package, predictor, records, running, wait_for
 from workloads.digits.transform import request_input
 
 ROWS = np.random.default_rng(3).integers(0, 17, (2, 64)).astype(np.float32)
@@ -71,6 +75,13 @@ BAD = {
     "too wide": (body(np.zeros((1, 65), np.float32)), "[n, 64] was wanted"),
     "out of range": (body(ROWS + 100), "0 to 16 are allowed"),
     "too many rows": (body(np.zeros((65, 64), np.float32)), "1 to 64"),
+    "text": (body(ROWS, data=["3"] * 128), "text came, numbers were wanted"),
+    "truth values": (body(ROWS, data=[True] * 128), "a truth value came"),
+    "not finite": (body(ROWS, data=[float("nan")] * 128), "not a finite number"),
+    "too large for a float": (body(ROWS, data=[10**400] * 128), "pixels"),
+    "negative size": (body(ROWS, shape=[-1, 64]), "negative size"),
+    "endless nesting": (b"[" * 60_000, "body"),
+    "no text": (b'{"inputs": "\xff"}', "body"),
 }
 
 
@@ -83,6 +94,63 @@ def test_a_bad_request_is_refused_with_the_field_and_the_wish(
 
     assert answer.status_code == 400
     assert said in answer.json()["error"]
+
+
+def test_an_unreadable_binary_request_is_the_clients_mistake(server: Server):
+    """A binary request that KServe fails to decode gives 400: no client can make a model fail."""
+    for said in ("junk", "2", "-5", "99999999"):
+        headers = {"inference-header-content-length": said}
+        answer = server.client.post(INFER, content=b"{}", headers=headers)
+
+        assert answer.status_code == 400
+        assert "error" in answer.json()
+
+
+def test_any_header_the_edge_sends_is_survived(server: Server):
+    """A bucket that is no number is no bucket; the request is answered and logged."""
+    for number, bucket in enumerate([b"\xb2", b"9" * 5000, b"-1", b"", b"0x1f"]):
+        headers = {"x-rollout-bucket": bucket, "x-request-id": f"odd-{number}".encode()}
+        assert server.client.post(INFER, content=body(ROWS), headers=headers).status_code == 200
+
+    odd = set(map("odd-{}".format, range(5)))
+    wait_for(lambda: odd <= {r["request_id"] for r in records(server.log)}, 5)
+    assert {r["bucket"] for r in records(server.log) if r["request_id"] in odd} == {None}
+
+
+def test_every_answer_names_version_slot_and_request(server: Server):
+    """Answered or refused, the headers say who answered what; a missing id is made."""
+    given = server.client.post(INFER, content=body(ROWS), headers={"x-request-id": "mine"})
+    made = server.client.post(INFER, content=b"{")
+
+    assert given.headers["x-request-id"] == "mine"
+    assert made.headers["x-request-id"]
+    for answer in (given, made):
+        assert (answer.headers["x-penstock-version"], answer.headers["x-penstock-slot"]) == (
+            "3",
+            "a",
+        )
+
+
+def test_only_the_outputs_asked_for_are_sent(server: Server):
+    """A client may name the outputs it wants; one that does not exist is refused."""
+    document = json.loads(body(ROWS))
+
+    def ask(name: str) -> httpx.Response:
+        return server.client.post(INFER, json={**document, "outputs": [{"name": name}]})
+
+    assert [o["name"] for o in ask("label").json()["outputs"]] == ["label"]
+    assert ask("score").status_code == 400
+
+
+def test_ready_says_how_it_became_so(server: Server):
+    """Seconds, process, port and the warmth of every batch size are on file."""
+    said = json.loads((server.log / "ready.json").read_text())
+
+    assert said["port"] == server.client.base_url.port
+    assert (said["version"], said["golden"]) == ("3", 3)
+    assert said["seconds"] > 0
+    assert [w["batch"] for w in said["warmth"]] == [1, 2, 4, 8, 16, 32, 64]
+    assert all(w["steady_ms"] > 0 and w["rounds"] <= 50 for w in said["warmth"])
 
 
 def test_a_large_body_is_refused(server: Server):
@@ -101,7 +169,13 @@ def test_a_large_body_is_refused(server: Server):
 
 @pytest.mark.parametrize(
     "path",
-    ["/v2/repository/models/digits/unload", "/v2/repository/index", "/docs", "/openapi.json"],
+    [
+        "/v2/repository/models/digits/unload",
+        "/v2/repository/index",
+        "/v2/models/digits/versions/3/infer",
+        "/docs",
+        "/openapi.json",
+    ],
 )
 def test_what_nobody_needs_is_closed(server: Server, path: str):
     """The calls that unload models or describe the server to strangers do not exist."""
@@ -191,6 +265,107 @@ def test_faults_break_users_only_and_stop_lets_requests_finish(tmp_path: Path):
     assert answers == [200]
     assert spared < 1
     assert [r["latency_ms"] > 100 for r in seen] == [False, True]
+
+
+def test_a_failing_model_tells_its_log_and_not_its_client(tmp_path: Path):
+    """A real exception gives 500 without its text, and a log line that names the request."""
+    made = make_package(tmp_path / "package")
+    hit = next(name for name in map(str, range(100)) if share_of(name) < ERROR_SHARE)
+    faults = ("--fault", "errors", "--fault-on", "all")
+    with predictor(made.path, tmp_path / "log", *faults) as (_, port):
+        url = f"http://127.0.0.1:{port}{INFER}"
+        answer = httpx.post(url, content=body(ROWS), headers={"x-request-id": hit})
+
+    (seen,) = records(tmp_path / "log")
+    server_log = (tmp_path / "log" / "server.log").read_text()
+    assert answer.status_code == 500
+    assert "rehearsed" not in answer.text.lower()
+    assert (seen["request_id"], seen["status"], seen["label"]) == (hit, 500, None)
+    assert f"request {hit} failed" in server_log
+    assert "REHEARSAL" in server_log
+
+
+def test_a_wrong_answer_is_the_next_class_for_the_chosen_requests(tmp_path: Path):
+    """The accuracy fault changes what users are told, and what the log says they were told."""
+    made = make_package(tmp_path / "package")
+    right = OnnxModel(made.path / "model.onnx").run(request_input(ROWS)).argmax(axis=1)
+    hit, spared = (
+        next(name for name in map(str, range(100)) if (share_of(name) < WRONG_SHARE) == wrong)
+        for wrong in (True, False)
+    )
+    faults = ("--fault", "accuracy", "--fault-on", "all")
+    with predictor(made.path, tmp_path / "log", *faults) as (_, port):
+        url = f"http://127.0.0.1:{port}{INFER}"
+        for name in (hit, spared):
+            httpx.post(url, content=body(ROWS), headers={"x-request-id": name})
+
+    told = {r["request_id"]: r["label"] for r in records(tmp_path / "log")}
+    assert told == {hit: ((right + 1) % 10).tolist(), spared: right.tolist()}
+
+
+PARENT = """
+import socket, subprocess, sys, time
+held = socket.create_server(("127.0.0.1", 0))
+command = [sys.executable, "-m", "serving.predictor", "--model-name", "digits", "--version", "3"]
+command += ["--bundle", sys.argv[1], "--log", sys.argv[2], "--fd", str(held.fileno())]
+print(subprocess.Popen(command, pass_fds=[held.fileno()]).pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("moment", ["while it loads", "while it serves"])
+def test_a_server_dies_with_its_parent(tmp_path: Path, moment: str):
+    """Whenever the supervisor is killed, no server stays behind holding its port."""
+    made = make_package(tmp_path / "package")
+    log = tmp_path / "log"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(made.path), str(log)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        child = int(parent.stdout.readline())
+    wait_for((log if moment == "while it loads" else log / "ready.json").exists, 60)
+    time.sleep(0.5)
+
+    parent.kill()
+    parent.wait()
+
+    wait_for(lambda: not running(child), 10)
+
+
+def test_a_stop_while_it_loads_is_obeyed_at_once(tmp_path: Path):
+    """A server that is told to end before it is ready ends, and never announces itself."""
+    made = make_package(tmp_path / "package")
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "serving.predictor", "--model-name", "digits"]
+    command += ["--version", "3", "--bundle", str(made.path), "--log", str(log), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_for(log.exists, 60)
+    time.sleep(0.3)
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(5) == 0
+    assert not (log / "ready.json").exists()
+
+
+def test_a_socket_that_strangers_hear_is_refused(tmp_path: Path):
+    """An inherited socket on another address than loopback never serves."""
+    made = make_package(tmp_path / "package")
+    command = [sys.executable, "-m", "serving.predictor", "--model-name", "digits"]
+    command += ["--version", "3", "--bundle", str(made.path), "--log", str(tmp_path / "log")]
+    with socket.create_server(("0.0.0.0", 0)) as held:
+        fd = held.fileno()
+        done = subprocess.run(
+            [*command, "--fd", str(fd)], pass_fds=[fd], capture_output=True, text=True, check=False
+        )
+
+    assert done.returncode == 1
+    assert "not on loopback" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 CONTRACT = Contract(workload="digits", classes=10, feature="pixels", width=4, low=0, high=16)
