@@ -152,6 +152,7 @@ def up(workload: Workload = "digits", port: Port = PORT) -> None:
 
     Example: penstock up digits
     """
+    load(workload)
     held = home()
     ledger = Ledger(held.ledger_url)
     try:

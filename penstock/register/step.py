@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle, read
-from penstock.ledger import REGISTERED, Ledger, Stage, champion, stage_of
+from penstock.ledger import REGISTERED, Ledger, Stage, champion, package_of, stage_of
 from penstock.register import package as packages
 from penstock.register.registry import Registry
 from penstock.stage import carry_out, require_pass, say
@@ -42,7 +42,8 @@ def run(
         rehearsal: Name of a deliberate fault this version will be served with, or empty.
         actor: Who asked; goes into the ledger.
 
-    A version of the same package that is still on its way, or serves, is found and not made again.
+    The same candidate that serves already, or a version of the same package that is still on its
+    way, is found and not made again.
 
     Raises:
         Refused: The gate's verdict is not a pass.
@@ -73,11 +74,12 @@ def run(
     ledger = Ledger(ledger_url())
     try:
         version, known = record(packaged, MlflowRegistry(), ledger, actor=actor, now=now)
+        held = read(Path(package_of(ledger.entries(workload), version)), kind="package")
     finally:
         ledger.close()
     serves = " and already serves" if known is Stage.PRODUCTION else ""
-    line = f"version {version} of {workload}, package {packaged.digest[7:19]}{serves}"
-    say("register", packaged, line=line, reused=known is not Stage.NONE)
+    line = f"version {version} of {workload}, package {held.digest[7:19]}{serves}"
+    say("register", held, line=line, reused=known is not Stage.NONE)
     return str(version)
 
 
@@ -91,10 +93,15 @@ def record(
     """
     workload = packaged.manifest["workload"]
     entries = ledger.entries(workload)
+    serving = champion(entries)
+    if serving is not None and candidate(read(Path(package_of(entries, serving)))) == candidate(
+        packaged
+    ):
+        return serving, Stage.PRODUCTION
     known = registry.find(workload, fingerprint=packaged.fingerprint)
     for version in reversed(known):
         stage = stage_of(entries, version)
-        if stage in OPEN or version == champion(entries):
+        if stage in OPEN:
             return version, stage
     unfinished = [v for v in known if stage_of(entries, v) is Stage.NONE]
     if unfinished:
@@ -125,6 +132,13 @@ def record(
         evidence={"package": packaged.digest},
     )
     return version, Stage.NONE
+
+
+def candidate(packaged: Bundle) -> dict[str, object]:
+    """Return what was judged, without the judgement, which depends on who served at the time."""
+    said = packaged.manifest
+    judged = {name: made for name, made in said["inputs"].items() if name != "gate"}
+    return {**{n: said[n] for n in ("settings", "code", "environment")}, "inputs": judged}
 
 
 def ledger_url() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,8 +128,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 def test_killed_at_every_stage_boundary_a_run_finishes_and_serves(home: Home):
     """Killed outright after each stage, the next run takes over what was made, and nothing runs on.
 
-    The last one releases the first version, which then answers.
+    The last one releases the first version, which then answers. Python notes every import on the
+    way, for the next test.
     """
+    home.environment["PYTHONPROFILEIMPORTTIME"] = "1"
     for done in STAGES[:-1]:
         process = home.start("run", "digits", "--port", str(home.port))
         home.until(process, done)
@@ -137,12 +140,37 @@ def test_killed_at_every_stage_boundary_a_run_finishes_and_serves(home: Home):
         wait_for(lambda: not home.processes(), 15)
 
     code, said = home.run()
+    del home.environment["PYTHONPROFILEIMPORTTIME"]
 
     assert code == 0, said
     assert said.count("reused digits-") >= len(STAGES) - 2, said
     assert "promoted" in said
     assert home.answer() == "1"
     assert not list(home.path.glob("store/*/.part-*"))
+
+
+def test_each_tool_is_imported_only_by_the_steps_that_use_it(home: Home):
+    """In the runs before, what a step did not need was not loaded either: imports take seconds."""
+    by_tool: dict[str, set[str]] = {
+        "feast": set(),
+        "mlflow": set(),
+        "kserve": set(),
+        "torch": set(),
+    }
+    for log in home.path.glob("runs/*/run.log"):
+        step = ""
+        for line in log.read_text(encoding="utf-8").splitlines():
+            if started := re.search(r"Executing task '([\w-]+)'", line):
+                step = started[1]
+            elif imported := re.search(r"^import time:.*\| +(\w+)$", line):
+                by_tool.get(imported[1], set()).add(step)
+
+    assert by_tool == {
+        "feast": {"features"},
+        "mlflow": {"register"},
+        "kserve": set(),
+        "torch": {"train", "export", "equivalence"},
+    }
 
 
 def test_a_better_seed_is_released_over_the_champion(home: Home):

@@ -1,0 +1,190 @@
+"""Laws of the run's page: the verdict first, every section told, nothing of a run trusted."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from penstock import datachecks
+from penstock.report.page import write_page
+from penstock.stage import Refused
+from tests import bundles
+from tests.strategies import outcomes, words
+
+SECTIONS = ("Stages", "Data", "Training", "Equivalence ladder", "Gate", "Release", "Lineage")
+
+
+def a_record(**over: Any) -> dict[str, Any]:
+    """Return the record of a run that ended before its first stage."""
+    plain = {
+        "run_id": "20260105-000000",
+        "workload": "digits",
+        "title": "Handwritten digits",
+        "seconds": 12.0,
+        "outcome": "failed",
+        "reason": "the disk is full",
+        "stages": [],
+        "bundles": {},
+        "version": None,
+        "champion": None,
+        "release": None,
+    }
+    return {**plain, **over}
+
+
+def page(tmp_path: Path, record: Mapping[str, Any]) -> str:
+    """Return the text of a record's page."""
+    return write_page(record, tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def arm(requests: int) -> dict[str, Any]:
+    """Return what was seen of one version."""
+    return {"requests": requests, "errors": 1, "p99_ms": 4.0 if requests else None,
+            "labelled": requests, "wrong": 0}  # fmt: skip
+
+
+def a_release(outcome: str = "rolled back") -> dict[str, Any]:
+    """Return a release of two steps."""
+    verdict = {
+        "outcome": "pass",
+        "checks": [{"name": "errors", "outcome": "pass", "reason": "0 of 90"}],
+    }
+    names = ("shadow", "canary 10 %")
+    return {
+        "outcome": outcome,
+        "reason": "errors: 9 of 90",
+        "seconds": 9.0,
+        "ready_s": 2.5,
+        "detected_s": 0.8,
+        "rollback_ms": 2.25,
+        "steps": [{"name": n, "seconds": 4.0, "verdict": verdict} for n in names],
+        "timeline": [
+            {"at_s": float(i), "step": n, "percent": 10 * i, "champion": arm(90),
+             "challenger": arm(9 * i)}
+            for i, n in enumerate(names)
+        ],
+    }  # fmt: skip
+
+
+def test_a_run_that_never_began_still_has_a_page(tmp_path: Path):
+    """The reason comes first, and each section says that it was not reached."""
+    text = page(tmp_path, a_record())
+
+    assert text.index("Failed") < text.index("the disk is full") < text.index("<h2>Stages")
+    for section in SECTIONS:
+        assert f"<h2>{section}</h2>" in text
+    assert text.count("The run ended before this.") == len(SECTIONS) - 1
+
+
+def test_refused_data_is_drawn_with_the_rules_it_broke(tmp_path: Path):
+    """A run that ended at the data shows its plots and which rows broke what."""
+    labels = bundles.rows()["label"].to_pylist()
+    broken = bundles.replaced(bundles.rows(), "label", [12, 12, *labels[2:]])
+    snapshot = bundles.snapshot(tmp_path / "snapshot", train=broken)
+    checked = tmp_path / "checked"
+    with pytest.raises(Refused):
+        datachecks.run(workload="digits", snapshot=snapshot, out=checked, now=bundles.NOW)
+
+    text = page(tmp_path, a_record(outcome="data refused", bundles={"data_verdict": str(checked)}))
+
+    assert "<td>train: label range</td><td>2 of 1797 rows lie outside 0 … 9</td>" in text
+    assert text.count("<svg") == 2
+
+
+def test_a_damaged_bundle_is_said_and_costs_only_its_section(tmp_path: Path):
+    """One altered file does not take the page of the run away."""
+    snapshot = bundles.snapshot(tmp_path / "snapshot")
+    checked = tmp_path / "checked"
+    datachecks.run(workload="digits", snapshot=snapshot, out=checked, now=bundles.NOW)
+    (checked / "profile.json").write_text("{}")
+
+    text = page(tmp_path, a_record(bundles={"data_verdict": str(checked)}))
+
+    assert "Nothing to show" in text
+    assert "<h2>Lineage</h2>" in text
+
+
+def test_a_rollback_shows_when_it_was_noticed_and_undone(tmp_path: Path):
+    """Three numbers a person looks for, and the timeline."""
+    text = page(tmp_path, a_record(outcome="rolled back", version=2, champion=1,
+                                   release=a_release()))  # fmt: skip
+
+    for told in ("0.8 s", "2.25 ms", "over version", "errors: 0 of 90"):
+        assert told in text
+    assert text.count("<svg") == 1
+
+
+def test_a_release_that_ended_before_its_first_look_says_why(tmp_path: Path):
+    """Without a timeline there is nothing to draw; the reason stays."""
+    release = {**a_release("failed"), "timeline": [], "reason": "the server <never> was ready"}
+
+    text = page(tmp_path, a_record(release=release))
+
+    assert "the server &lt;never&gt; was ready" in text
+
+
+@given(reason=words, line=words, outcome=outcomes)
+def test_nothing_that_a_run_said_becomes_markup(
+    tmp_path_factory: pytest.TempPathFactory, reason: str, line: str, outcome: str
+):
+    """Whatever an error or a library printed is shown as text."""
+    hostile = "<script>alert(1)</script>"
+    stage = {"stage": hostile, "seconds": 1.0, "outcome": outcome, "reused": False,
+             "line": line + hostile}  # fmt: skip
+    record = a_record(
+        reason=reason + hostile, title=hostile, run_id=hostile, outcome=hostile, stages=[stage]
+    )
+
+    text = page(tmp_path_factory.mktemp("page"), record)
+
+    assert "<script" not in text
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path):
+    """Two pages can be compared with diff."""
+    record = a_record(release=a_release())
+
+    assert page(tmp_path, record) == page(tmp_path, record)
+
+
+def test_the_page_asks_nobody_for_anything(tmp_path: Path):
+    """Plots and styles are inside: it opens without a network, and years later."""
+    text = page(tmp_path, a_record(release=a_release()))
+
+    assert "src=" not in text
+    assert "@import" not in text
+    assert "<link" not in text
+
+
+@pytest.mark.parametrize("width", [1200, 420], ids=["desk", "phone"])
+def test_it_opens_in_a_browser(tmp_path: Path, width: int):
+    """A real browser shows the verdict, draws the plot, and needs no sideways scrolling."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs a browser; on Debian: apt-get install chromium")
+    path = write_page(a_record(release=a_release()), tmp_path / "page.html")
+    probe = tmp_path / "probe.html"
+    probe.write_text(
+        f'<iframe id="f" src="page.html" style="width:{width}px;height:900px"></iframe>'
+        "<script>f.onload=()=>{const d=f.contentDocument,r=d.documentElement;"
+        "const drawn=[...d.querySelectorAll('svg')].filter(s=>s.getBoundingClientRect().height>50);"
+        "document.title=[d.querySelector('h1').textContent,drawn.length,"
+        "r.scrollWidth<=r.clientWidth].join('|')}</script>"
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update"]
+    flags += ["--allow-file-access-from-files", "--virtual-time-budget=5000"]
+    command = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+
+    shown = subprocess.run(
+        [*command, probe.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+
+    assert path.exists()
+    assert "<title>Failed|1|true</title>" in shown
