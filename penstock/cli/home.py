@@ -20,6 +20,9 @@ FREE_BYTES = 500_000_000
 """Least free disk space a run is started with."""
 
 
+DISK_FULL = "the disk is full; free some space and run again: finished stages are reused"
+
+
 class HomeError(RuntimeError):
     """The home cannot be used now; the text says why and what to do."""
 

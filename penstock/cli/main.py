@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from rich.text import Text
 from penstock.bundle import BundleError
 from penstock.cli import run as runs
 from penstock.cli import stages
-from penstock.cli.home import HomeError, home, locked, run_id
+from penstock.cli.home import DISK_FULL, HomeError, home, locked, run_id
 from penstock.cli.screen import Screen, coloured, row
 from penstock.ledger import Ledger, LedgerError, champion
 from penstock.rollout import step as rollout
@@ -105,7 +106,8 @@ def _summary(console: Console, record: runs.Record) -> None:
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
     if record.version is not None:
-        over = f" over version {record.champion}" if record.champion is not None else ""
+        others = record.champion not in (None, record.version)
+        over = f" over version {record.champion}" if others else ""
         facts.add_row("  version", f"{record.version}{over}")
     release = record.release or {}
     if release.get("rollback_ms") is not None:
@@ -267,5 +269,6 @@ def main() -> None:
         typer.echo(f"penstock: {e}", err=True)
         sys.exit(3)
     except EXPECTED as e:
-        typer.echo(f"penstock: {e}", err=True)
+        full = isinstance(e, OSError) and e.errno == errno.ENOSPC
+        typer.echo(f"penstock: {DISK_FULL if full else e}", err=True)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bundle import write_json
-from penstock.cli.home import Home
+from penstock.cli.home import DISK_FULL, Home
 from penstock.cli.screen import Screen, tick_text
 from penstock.ledger import (
     REGISTERED,
@@ -196,7 +197,7 @@ def _finished(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
     task, said = event["task"], event["said"]
     if not task.startswith("condition-"):
         outcome = said["outcome"] if said else "fail"
-        line = said["line"] if said and event["ok"] else (event["reason"] or "no reason was given")
+        line = said["line"] if said and event["ok"] else _reason(event["reason"])
         reused = bool(said and said["reused"])
         record.stages.append(
             {
@@ -215,6 +216,13 @@ def _finished(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
             record.outcome = {"reject": "rejected"}.get(task, "failed")
             if task == "datachecks" and event["refused"]:
                 record.outcome = "data refused"
+
+
+def _reason(said: str | None) -> str:
+    """Return why a stage failed, in words that say what to do where they are known."""
+    if said is not None and os.strerror(errno.ENOSPC) in said:
+        return DISK_FULL
+    return said or "no reason was given"
 
 
 def _release(request: Request, record: Record, held: Home, ledger: Ledger, screen: Screen) -> None:

@@ -54,9 +54,10 @@ def _tone(outcome: str) -> str:
 
 def _figures(record: Record) -> str:
     release: Record = record["release"] or {}
+    before = record["champion"]
     shown = [
         ("version", record["version"]),
-        ("over version", record["champion"] if record["version"] is not None else None),
+        ("over version", None if record["version"] in (None, before) else before),
         ("run took", f"{record['seconds']:.0f} s"),
         ("challenger ready in", _unit(release.get("ready_s"), "s")),
         ("release took", _unit(release.get("seconds"), "s")),

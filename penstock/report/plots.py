@@ -125,7 +125,8 @@ def ladder(document: Document, limits: Mapping[str, float]) -> str:
             if limit is not None:
                 axis.axhline(limit, color=RED, lw=1, ls="--")
             least = float(min(values if limit is None else [*values, limit]))
-            axis.set_ylim(max(0.0, least - 0.25 * (1.002 - least) - 0.002), 1.002)
+            room = 0.25 * (1.0 - least) + 0.0005
+            axis.set_ylim(max(0.0, least - room), 1.0 + 0.1 * room)
             axis.set_xticks(range(len(names)), names)
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
             noise = slices[0]["snr_db"]

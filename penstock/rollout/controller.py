@@ -221,7 +221,8 @@ class Controller:
             mirror=None,
         )
         self._apply(table, "promoted")
-        return self._result(PROMOTED, verdict.reason, started, ready_s)
+        reason = f"version {self.versions.challenger} answers every user; each step passed"
+        return self._result(PROMOTED, reason, started, ready_s)
 
     def _roll_back(
         self,
