@@ -162,7 +162,7 @@ def test_each_tool_is_imported_only_by_the_steps_that_use_it(home: Home):
         for line in log.read_text(encoding="utf-8").splitlines():
             if started := re.search(r"Executing task '([\w-]+)'", line):
                 step = started[1]
-            elif imported := re.search(r"^import time:.*\| +(\w+)$", line):
+            elif imported := re.search(r"import time:.*\| +(\w+)$", line):
                 by_tool.get(imported[1], set()).add(step)
 
     assert by_tool == {
