@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.ledger import Ledger, Stage, stage_of
+from penstock.processes import undisturbed
 from penstock.rollout.decide import (
     Advance,
     Hold,
@@ -83,6 +84,7 @@ class Controller:
     emit: Callable[[Mapping[str, Any]], None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
+    _sequence: int = 0
     _timeline: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     _steps: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
 
@@ -90,16 +92,28 @@ class Controller:
         """Run the release to its end: promoted or rolled back.
 
         An exception or an interrupt on the way returns every user to the champion before it goes
-        on to the caller.
+        on to the caller. Tables are numbered from what was written last, so another controller that
+        writes meanwhile makes this one's next table, and with it this release, fail.
         """
         plan, started = self._plan(), self.clock()
+        self._sequence = self.plane.written().sequence
         try:
-            result = self._run(plan, started, ready_s)
+            return self._run(plan, started, ready_s)
         except BaseException as e:
-            self._apply(self._champion_only(), f"interrupted by {type(e).__name__}")
-            self._archive(f"release interrupted by {type(e).__name__}")
+            with undisturbed():
+                self._return(f"interrupted by {type(e).__name__}")
             raise
-        return result
+
+    def _return(self, why: str) -> None:
+        """End a release that was interrupted, unless it had reached its end."""
+        entries = self.ledger.entries(self.versions.workload)
+        stage = stage_of(entries, self.versions.challenger)
+        if stage is Stage.PRODUCTION:
+            self._apply(self._all_on(self.versions.challenger_slot), why)
+            return
+        self._apply(self._all_on(self.versions.champion_slot), why)
+        if stage is not Stage.ARCHIVED:
+            self._archive(f"release {why}")
 
     def _plan(self) -> Plan:
         plan = plan_of(self.policy)
@@ -212,15 +226,7 @@ class Controller:
 
     def _promote(self, started: datetime, verdict: Verdict, ready_s: float | None) -> Result:
         self._move(Stage.PRODUCTION, verdict.reason, {"verdict": verdict.to_dict()})
-        table = TrafficTable(
-            sequence=self.plane.observe().sequence + 1,
-            salt=self._salt(),
-            champion=self.versions.challenger_slot,
-            challenger=None,
-            buckets=0,
-            mirror=None,
-        )
-        self._apply(table, "promoted")
+        self._apply(self._all_on(self.versions.challenger_slot), "promoted")
         reason = f"version {self.versions.challenger} answers every user; each step passed"
         return self._result(PROMOTED, reason, started, ready_s)
 
@@ -233,7 +239,9 @@ class Controller:
         verdict: Verdict,
         ready_s: float | None,
     ) -> Result:
-        milliseconds = self._apply(self._champion_only(), f"roll back: {action.reason}")
+        milliseconds = self._apply(
+            self._all_on(self.versions.champion_slot), f"roll back: {action.reason}"
+        )
         self._archive(action.reason, {"verdict": verdict.to_dict(), "milliseconds": milliseconds})
         detected = (decided - progress.entered_at).total_seconds()
         return self._result(
@@ -276,9 +284,9 @@ class Controller:
 
     def _table(self, step: Step) -> TrafficTable:
         if self.versions.champion is None:
-            return self._champion_only()
+            return self._all_on(self.versions.champion_slot)
         return TrafficTable(
-            sequence=self.plane.observe().sequence + 1,
+            sequence=self._next(),
             salt=self._salt(),
             champion=self.versions.champion_slot,
             challenger=None if step.shadow else self.versions.challenger_slot,
@@ -286,15 +294,19 @@ class Controller:
             mirror=self.versions.challenger_slot if step.shadow else None,
         )
 
-    def _champion_only(self) -> TrafficTable:
+    def _all_on(self, slot: str) -> TrafficTable:
         return TrafficTable(
-            sequence=self.plane.observe().sequence + 1,
+            sequence=self._next(),
             salt=self._salt(),
-            champion=self.versions.champion_slot,
+            champion=slot,
             challenger=None,
             buckets=0,
             mirror=None,
         )
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
 
     def _apply(self, table: TrafficTable, why: str) -> float:
         """Write the intent, put the table in force, read it back; return the milliseconds it took.

@@ -205,6 +205,14 @@ class Plane:
         """Return the table that Envoy itself uses."""
         return envoy.in_force(self.status()["admin"])
 
+    def written(self) -> TrafficTable:
+        """Return the table that was written last; Envoy may not use it yet."""
+        return envoy.written(Path(self.status()["routes"]))
+
+    def answering(self) -> str:
+        """Return the slot that answers the users whom no release has taken."""
+        return self.written().champion
+
     def wait_applied(self, table: TrafficTable, *, timeout_s: float) -> None:
         """Wait until Envoy uses a table.
 

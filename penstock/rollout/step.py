@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bundle import read
-from penstock.ledger import Ledger, Stage, champion, package_of, serving_order
+from penstock.ledger import Ledger, Stage, champion, package_of, serving_order, stage_of
+from penstock.processes import undisturbed
 from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, logs_of
 from penstock.rollout.evidence import LogReader
 from penstock.rollout.plane import Plane, SlotFailed
-from penstock.rollout.table import TrafficTable
+from penstock.rollout.table import SLOTS, TrafficTable
 from penstock.workload import Rollout, load
 
 READY_TIMEOUT_S = 90.0
@@ -119,11 +120,12 @@ def _serve(
     """Bring the champion up where it is not, and give it all users."""
     slot = plane.slot_of(str(version))
     if slot is None:
-        slot = "a"
+        # Whoever answers now goes on until the champion can.
+        slot = next(name for name in SLOTS if not plane.ready(name) or name != plane.answering())
         emit({"event": "starting", "what": f"champion, version {version}", "slot": slot})
         plane.set_slot(slot, package=package, version=str(version))
     plane.wait_ready(slot, version=str(version), timeout_s=READY_TIMEOUT_S)
-    held = plane.observe()
+    held = plane.written()
     if held.champion != slot or held.buckets or held.mirror:
         table = TrafficTable(
             sequence=held.sequence + 1,
@@ -176,8 +178,8 @@ def _release(
     except SlotFailed as e:
         return _failed(plane, versions, str(e), ledger=ledger, actor=actor, emit=emit)
     except BaseException:
-        plane.release()
-        _withdraw(plane, versions, ledger)
+        with undisturbed():
+            _leave(plane, versions, ledger)
         raise
     plane.release()
     if result.outcome != PROMOTED:
@@ -241,6 +243,24 @@ def _failed(
         steps=(),
         timeline=(),
     )
+
+
+def _leave(plane: Plane, versions: Versions, ledger: Ledger) -> None:
+    """Clear up after a release that was interrupted.
+
+    While users may still be on the challenger, its server is left alone and the ownership kept: the
+    supervisor returns them when this process has ended.
+    """
+    if stage_of(ledger.entries(versions.workload), versions.challenger) is Stage.PRODUCTION:
+        plane.release()
+        return
+    table = plane.written()
+    if versions.champion is not None and versions.challenger_slot in (
+        table.challenger, table.mirror, table.champion
+    ):  # fmt: skip
+        return
+    plane.release()
+    _withdraw(plane, versions, ledger)
 
 
 def _withdraw(plane: Plane, versions: Versions, ledger: Ledger) -> None:
