@@ -19,7 +19,7 @@ MISSING = -1
 """Position of a label row that no feature row answers; code of a key that nobody asked for."""
 
 
-AT_ONCE = 2_000_000
+AT_ONCE = 1_000_000
 """Feature rows sorted at a time: what bounds the memory, and fits a processor's cache better."""
 
 
@@ -66,12 +66,10 @@ def newest_known(asked: Asked, held: Held, *, ttl: int | None, at_once: int = AT
         rows, labels = np.flatnonzero(part_n == part), np.flatnonzero(part_m == part)
         if not len(rows) or not len(labels):
             continue
+        created_n = None if held.created_n is None else held.created_n[rows]
         found = _search(
-            asked.codes_m[labels] // parts,
-            asked.times_m[labels],
-            held.codes_n[rows] // parts,
-            held.event_n[rows],
-            None if held.created_n is None else held.created_n[rows],
+            Asked(asked.codes_m[labels] // parts, asked.times_m[labels]),
+            Held(held.codes_n[rows] // parts, held.event_n[rows], created_n),
             ttl,
         )
         hit = found != MISSING
@@ -79,20 +77,33 @@ def newest_known(asked: Asked, held: Held, *, ttl: int | None, at_once: int = AT
     return found_m
 
 
+def _coarser(asked: Asked, held: Held, ttl: int | None) -> tuple[Asked, Held, int | None]:
+    """Return the same in ticks a thousand times longer, as often as nothing is lost by it.
+
+    Whole seconds in nanoseconds leave no room for the entity in 63 bits, and cost a second sort.
+    """
+    while True:
+        times = [asked.times_m, held.event_n, *([] if held.created_n is None else [held.created_n])]
+        if (ttl or 0) % 1000 or any(np.any(t[:1000] % 1000) or np.any(t % 1000) for t in times):
+            return asked, held, ttl
+        if not any(np.any(t) for t in times):
+            return asked, held, ttl
+        created_n = None if held.created_n is None else held.created_n // 1000
+        asked = Asked(asked.codes_m, asked.times_m // 1000)
+        held = Held(held.codes_n, held.event_n // 1000, created_n)
+        ttl = None if ttl is None else ttl // 1000
+
+
 def _dealt(codes: NDArray[np.integer], parts: int) -> NDArray[np.uint16]:
     """Return which part each entity belongs to."""
     return (codes % max(1, parts)).astype(np.uint16)
 
 
-def _search(
-    codes_m: NDArray[np.integer],
-    times_m: Ints,
-    codes_n: NDArray[np.integer],
-    event_n: Ints,
-    created_n: Ints | None,
-    ttl: int | None,
-) -> Ints:
+def _search(asked: Asked, held: Held, ttl: int | None) -> Ints:
     """Return the positions for one part of the entities."""
+    asked, held, ttl = _coarser(asked, held, ttl)
+    codes_m, times_m = asked.codes_m, asked.times_m
+    codes_n, event_n, created_n = held.codes_n, held.event_n, held.created_n
     found_m = np.full(len(codes_m), MISSING, np.int64)
     visible_n = event_n if created_n is None else np.maximum(event_n, created_n)
     packed_n, packed_m, span = _packed(codes_n, visible_n, codes_m, times_m)
@@ -117,14 +128,11 @@ def _packed(
 ) -> tuple[Ints, Ints, int]:
     """Return entity and time of both sides as one number each, and what to divide by for the code.
 
-    Times become offsets, in coarser ticks where all of them allow it; where offset and code still
-    do not fit 63 bits together, they become ranks.
+    Times become offsets; where offset and code do not fit 63 bits together, they become ranks.
     """
     first, last = int(min(times_n.min(), times_m.min())), int(max(times_n.max(), times_m.max()))
     entities = int(max(codes_n.max(), codes_m.max())) + 1
     offset_n, offset_m, span = times_n - first, times_m - first, last - first + 1
-    while entities * span >= 2**63 and not (np.any(offset_n % 1000) or np.any(offset_m % 1000)):
-        offset_n, offset_m, span = offset_n // 1000, offset_m // 1000, span // 1000 + 1
     if entities * span >= 2**63:
         by_time = np.argsort(offset_n)
         moments = offset_n[by_time]
