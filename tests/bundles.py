@@ -35,7 +35,24 @@ def bundle(path: Path, kind: str, make: Callable[[Path], None], **inputs: str) -
     return write(path, Recipe(kind=kind, workload="digits", inputs=inputs), make=filled, now=NOW)
 
 
-def snapshot(path: Path, *, train: pa.Table | None = None, holdout: pa.Table | None = None) -> Path:
+PROOF = {
+    "rows": {"labels": 1797, "joined": 1797},
+    "keys": {"labels": "sha256:1", "joined": "sha256:1"},
+    "views": [{"view": "capture_ink"}],
+    "planted": ["ink_mean"],
+    "feature_definitions": "sha256:2",
+    "registry": "sha256:3",
+}
+"""What the training stage asks of a snapshot's proof."""
+
+
+def snapshot(
+    path: Path,
+    *,
+    train: pa.Table | None = None,
+    holdout: pa.Table | None = None,
+    proof: object = PROOF,
+) -> Path:
     """Write a snapshot bundle; the parts default to the real ones."""
     whole = rows()
     train = whole.slice(0, 1197) if train is None else train
@@ -44,6 +61,8 @@ def snapshot(path: Path, *, train: pa.Table | None = None, holdout: pa.Table | N
     def make(folder: Path) -> None:
         pq.write_table(train, folder / "train.parquet")
         pq.write_table(holdout, folder / "holdout.parquet")
+        if proof is not None:
+            write_json(folder / "proof.json", proof)
 
     return bundle(path, "snapshot", make).path
 

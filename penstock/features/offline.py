@@ -150,7 +150,7 @@ class PointInTimeOfflineStore(OfflineStore):
             feature_refs, feature_views, on_demand
         )
         views = [
-            _view(config, view, names, full=full_feature_names, naive_is_utc=naive_is_utc)
+            view_of(config, view, names, full=full_feature_names, naive_is_utc=naive_is_utc)
             for view, names in wanted.items()
         ]
 
@@ -275,7 +275,7 @@ def _located(config: RepoConfig, source: FileSource) -> tuple[fs.FileSystem, str
     return filesystem or fs.LocalFileSystem(), path
 
 
-def _view(
+def view_of(
     config: RepoConfig, view: FeatureView, names: list[str], *, full: bool, naive_is_utc: bool
 ) -> View:
     """Return what the join needs to know of a Feast view."""

@@ -1,51 +1,98 @@
-"""Turn joined rows into a training snapshot: nothing lost, nothing reordered, split by time."""
+"""Turn joined rows into a training snapshot: nothing lost, nothing moved, named by its contents."""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from penstock.features.join import JoinError
 
-class JoinError(ValueError):
-    """The feature store returned other rows than the labels it was given."""
+AT_ONCE = 65_536
+"""Rows hashed at a time; part of the content hash."""
 
 
-def in_label_order(joined: pa.Table, labels: pa.Table, *, key: str) -> pa.Table:
-    """Return the joined rows in the labels' order, with the labels' own timestamps.
+def on_labels(joined: pa.Table, labels: pa.Table) -> pa.Table:
+    """Return the labels' own columns, then the features of the joined rows.
 
     Raises:
-        JoinError: Rows are missing, added or doubled. Feast's file store drops rows that have no
-            feature yet or share key and time with another; training must not go on without them.
+        JoinError: The join returned other rows than it was given, or in another order. Some stores
+            drop rows that have no feature yet; training must not go on without them.
     """
-    wanted, got = labels[key].combine_chunks(), joined[key].combine_chunks()
-    if len(got) != len(wanted):
+    if len(joined) != len(labels):
         raise JoinError(
-            f"the point-in-time join was given {len(wanted)} label rows and returned {len(got)}; "
-            "every label row must come back, with missing values where nothing was known."
+            f"the point-in-time join was given {len(labels)} label rows and returned "
+            f"{len(joined)}; every label row must come back, with missing values where nothing was "
+            "known."
         )
-    where = pc.index_in(wanted, value_set=got)
-    if where.null_count or pc.count_distinct(got).as_py() != len(got):
-        raise JoinError(
-            f"the point-in-time join returned other values of {key!r} than it was given "
-            f"({where.null_count} missing); give each label row its own {key}."
-        )
-    ordered = joined.take(where)
-    return ordered.set_column(
-        ordered.schema.get_field_index("event_timestamp"),
-        "event_timestamp",
-        labels["event_timestamp"],
-    )
+    for name in labels.column_names:
+        got = joined[name].cast(labels[name].type)
+        if not got.equals(labels[name]):
+            raise JoinError(
+                f"the point-in-time join returned other values of {name!r} than it was given, or "
+                "in another order."
+            )
+    features = [n for n in joined.column_names if n not in labels.column_names]
+    rows = labels
+    for name in features:
+        rows = rows.append_column(name, joined[name])
+    return rows
 
 
-def split(rows: pa.Table, *, holdout_from: datetime) -> tuple[pa.Table, pa.Table]:
+def split(rows: pa.Table, *, time: str, holdout_from: datetime) -> tuple[pa.Table, pa.Table]:
     """Return training rows and holdout rows: before the time, and from it on."""
-    later = pc.greater_equal(rows["event_timestamp"], pa.scalar(holdout_from))
+    later = pc.greater_equal(rows[time], pa.scalar(holdout_from))
     return rows.filter(pc.invert(later)), rows.filter(later)
 
 
-def differing(rows: pa.Table, online: dict[str, list[object]], *, key: str) -> list[str]:
+def differing(rows: pa.Table, online: dict[str, list[object]], *, keys: list[str]) -> list[str]:
     """Return the names of features whose online values are not bit for bit the offline ones."""
-    names = [n for n in rows.column_names if n in online and n != key]
+    names = [n for n in rows.column_names if n in online and n not in keys]
     return [n for n in names if rows[n].to_pylist() != online[n]]
+
+
+def content_hash(rows: pa.Table) -> str:
+    """Return a hash of a table's values, types and order, however it is cut into chunks.
+
+    Equal tables in files with other row groups, compression or encodings have equal hashes.
+    """
+    h = hashlib.sha256()
+    for name in rows.column_names:
+        h.update(f"{name}\0{rows[name].type}\0{len(rows)}\0".encode())
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[name].slice(start, AT_ONCE).combine_chunks()
+            _update(h, pa.concat_arrays(part.chunks) if isinstance(part, pa.ChunkedArray) else part)
+    return "sha256:" + h.hexdigest()
+
+
+def _update(h: Any, values: pa.Array) -> None:
+    kind = values.type
+    h.update(np.packbits(pc.is_null(values).to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = pc.fill_null(pc.list_value_length(values), 0)
+        h.update(lengths.cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes())
+        _update(h, pc.list_flatten(values))
+        return
+    present = pc.drop_null(values)
+    if pa.types.is_dictionary(kind):
+        present = present.cast(kind.value_type)
+    if pa.types.is_timestamp(kind):
+        present = present.cast(pa.int64())
+    if pa.types.is_boolean(kind):
+        present = present.cast(pa.uint8())
+    if pa.types.is_primitive(present.type):
+        h.update(np.ascontiguousarray(present.to_numpy(zero_copy_only=False)).tobytes())
+        return
+    for value in cast("list[Any]", present.to_pylist()):
+        data = value if isinstance(value, bytes) else str(value).encode()
+        h.update(len(data).to_bytes(8, "little") + data)
+
+
+def key_hash(rows: pa.Table, names: list[str]) -> str:
+    """Return a hash of the rows' keys and times as a multiset: their order does not matter."""
+    keys = rows.select(names)
+    return content_hash(keys.sort_by([(n, "ascending") for n in names]))

@@ -1,73 +1,133 @@
-"""Run the features stage: join, check nothing was lost, fill the online store, write a snapshot."""
+"""Run the features stage: join, prove, fill the online store, write a snapshot."""
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock import workload as workloads
-from penstock.bundle import Summary, write_json
+from penstock.bundle import Summary, code_revision, write_json
 from penstock.features import snapshot
+from penstock.features.join import JoinError, View
+from penstock.features.planting import planted
 from penstock.stage import carry_out
 from penstock.verdict import Outcome
+from penstock.workload import Workload
 
 SAMPLE = 64
-"""Captures whose online values are compared with their offline ones."""
+"""Newest label rows whose online values are compared with their offline ones."""
+
+TIME = "event_timestamp"
+"""The labels' timestamp column."""
 
 
 def run(*, workload: str, out: Path, now: datetime) -> None:
     """Write the workload's training snapshot as a bundle at ``out``.
 
     The bundle holds ``train.parquet``, ``holdout.parquet``, ``online.db`` (the materialized online
-    store) and ``quality.json``.
+    store) and ``proof.json``: what was checked of the join, and what it was made from.
 
     Raises:
-        JoinError: The feature store lost, added or changed rows.
+        SourceError: A feature source or the labels cannot be read as declared.
+        JoinError: The feature store lost, added or changed rows, or let the future in.
     """
     declared = workloads.load(workload)
+    data = workloads.part(workload, "data")
     carry_out(
         "features",
         kind="snapshot",
         workload=workload,
         inputs={},
-        settings={"feature_service": declared.feature_service, "label": declared.label},
+        settings={
+            "feature_service": declared.feature_service,
+            "label": declared.label,
+            "data": data.settings(),
+        },
         make=lambda directory: _make(directory, declared),
         out=out,
         now=now,
     )
 
 
-def _make(directory: Path, declared: workloads.Workload) -> Summary:
+def _make(directory: Path, declared: Workload) -> Summary:
     from penstock.features import feast  # noqa: PLC0415 - ten seconds; only when there is work
 
-    data = workloads.part(declared.name, "data")
-    source, labels = data.features(), data.labels()
-    key = labels.column_names[0]
-    service = declared.feature_service
-    with feast.opened(source, module=declared.name, online=directory / "online.db") as store:
-        joined = feast.join(store, service=service, labels=labels)
-        rows = snapshot.in_label_order(joined, labels, key=key)
-        first, last = pc.min_max(source["event_timestamp"]).as_py().values()
-        feast.materialize(store, start=first - timedelta(seconds=1), end=last)
-        sample = rows.slice(0, SAMPLE)
-        online = feast.look_up(store, service=service, key=key, values=sample[key].to_pylist())
-    if skewed := snapshot.differing(sample, online, key=key):
-        raise snapshot.JoinError(f"online and offline values differ in {', '.join(skewed)}.")
-    train, holdout = snapshot.split(rows, holdout_from=data.HOLDOUT_FROM)
+    data, service = workloads.part(declared.name, "data"), declared.feature_service
+    with tempfile.TemporaryDirectory(prefix="penstock-feast-") as folder:
+        scratch, sources = Path(folder), Path(folder) / "sources"
+        sources.mkdir()
+        data.write(sources)
+        labels = pq.read_table(sources / "labels.parquet")
+        with feast.opened(sources, module=declared.name, scratch=scratch) as store:
+            views = feast.views(store, service=service)
+            with planted(labels, views, time=TIME) as asked:
+                joined, proofs = feast.join(store, service=service, labels=asked.labels)
+                rows = snapshot.on_labels(asked.gathered(joined), labels)
+            revision = feast.revision(store, sources=sources)
+            first, last = _span(views)
+            online = directory / feast.ONLINE
+            feast.materialize(store, start=first, end=last, scratch=scratch, online=online)
+            compared = _compared(rows, store, views, service=service, at=last)
+    train, holdout = snapshot.split(rows, time=TIME, holdout_from=data.HOLDOUT_FROM)
     _write(directory, train=train, holdout=holdout)
-    write_json(
-        directory / "quality.json",
-        {"labels": len(labels), "joined": len(rows), "train": len(train), "holdout": len(holdout)},
-    )
+    keys = [*dict.fromkeys(k for v in views for k in v.label_keys), TIME]
+    counts = {"labels": labels, "joined": rows, "train": train, "holdout": holdout}
+    views_proved = [replace(p, labels=p.labels - 2, found=p.found - 1) for p in proofs]
+    proof = {
+        "rows": {name: len(table) for name, table in counts.items()},
+        "keys": {name: snapshot.key_hash(counts[name], keys) for name in ("labels", "joined")},
+        "views": [asdict(p) for p in views_proved],
+        "planted": list(asked.features),
+        "feature_definitions": code_revision(workloads.root() / "feature_repo"),
+        "registry": revision,
+        "content": {n: snapshot.content_hash(counts[n]) for n in ("train", "holdout")},
+        "online_compared": compared,
+    }
+    write_json(directory / "proof.json", proof)
+    found, asked_for = sum(p.found for p in views_proved), sum(p.labels for p in views_proved)
     return Summary(
         Outcome.PASS,
-        f"{len(train)} training and {len(holdout)} holdout rows, none lost; "
-        f"online equals offline on {len(sample)} captures",
+        f"{len(train)} training and {len(holdout)} holdout rows, none lost; {found} of {asked_for} "
+        f"values known in time, the planted leak was not; online equals offline on {compared}",
     )
+
+
+def _span(views: list[View]) -> tuple[datetime, datetime]:
+    """Return from when to when the sources have events."""
+    ends: list[datetime] = []
+    for view in views:
+        column = view.columns.event
+        times = pq.read_table(view.path, columns=[column])[column]
+        ends += [t for t in pc.min_max(times).as_py().values() if t is not None]
+    if not ends:
+        raise JoinError("the feature sources hold no rows; write them first.")
+    return min(ends) - timedelta(seconds=1), max(ends) + timedelta(days=1)
+
+
+def _compared(rows: pa.Table, store: Any, views: list[View], *, service: str, at: datetime) -> int:
+    """Hold online values against the join at the same instant; return how many entities.
+
+    Raises:
+        JoinError: A value differs in any bit.
+    """
+    from penstock.features import feast  # noqa: PLC0415 - as above
+
+    names = list(dict.fromkeys(k for v in views for k in v.label_keys))
+    newest = rows.take(pc.sort_indices(rows[TIME])).slice(max(0, len(rows) - SAMPLE))
+    entities = newest.select(names).group_by(names).aggregate([]).select(names)
+    instant = pa.array([at] * len(entities), pa.timestamp("us", "UTC"))
+    offline, _ = feast.join(store, service=service, labels=entities.append_column(TIME, instant))
+    online = feast.look_up(store, service=service, keys=entities.to_pylist())
+    if skewed := snapshot.differing(offline, online, keys=names):
+        raise JoinError(f"online and offline values differ in {', '.join(skewed)}.")
+    return len(entities)
 
 
 def _write(directory: Path, **parts: pa.Table) -> None:

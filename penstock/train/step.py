@@ -10,13 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock import workload as workloads
-from penstock.bundle import Summary, read, write_json
+from penstock.bundle import Bundle, Summary, read, write_json
 from penstock.stage import Refused, carry_out, require_pass
 from penstock.verdict import Outcome
 from penstock.workload import Training, Workload, settings_of
 
 VALIDATION_SHARE = 0.1
 """Newest share of the training rows kept for the curve; the holdout is never looked at here."""
+
+
+PROOF = "proof.json"
+"""What the features stage checked of the join."""
 
 
 def run(
@@ -28,12 +32,13 @@ def run(
         seed: Replaces the declared seed; 0 keeps it.
 
     Raises:
-        Refused: The data verdict is not a pass, or training twice gave other bits.
+        Refused: The data verdict is not a pass, the snapshot does not prove that nothing in it is
+            from the future, or training twice gave other bits.
         BundleError: An input is not whole.
     """
     declared = workloads.load(workload)
     settings = replace(declared.training, seed=seed or declared.training.seed)
-    data = read(snapshot, kind="snapshot")
+    data = require_proof(read(snapshot, kind="snapshot"))
     inputs = {"snapshot": data, "data-verdict": require_pass(data_verdict, kind="data-verdict")}
     bundle = carry_out(
         "train",
@@ -47,6 +52,34 @@ def run(
     )
     if not bundle.json("certificate.json")["holds"]:
         raise Refused(f"training does not repeat: {bundle.summary.line}")
+
+
+def require_proof(snapshot: Bundle) -> Bundle:
+    """Return the snapshot if it carries the whole proof of its join.
+
+    Raises:
+        Refused: There is none, or it does not hold.
+    """
+    if PROOF not in snapshot.manifest["files"]:
+        raise Refused(
+            f"snapshot {snapshot.fingerprint} has no {PROOF}, so nobody knows whether it holds the "
+            "future; make it with the features stage."
+        )
+    proof = snapshot.json(PROOF)
+    try:
+        whole = (
+            proof["rows"]["labels"] == proof["rows"]["joined"]
+            and proof["keys"]["labels"] == proof["keys"]["joined"]
+            and all(proof[name] for name in ("views", "planted", "feature_definitions", "registry"))
+        )
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise Refused(
+            f"the proof of snapshot {snapshot.fingerprint} does not hold: rows, keys, views and "
+            "planted rows must be there and agree; run the features stage again."
+        )
+    return snapshot
 
 
 def _make(folder: Path, declared: Workload, settings: Training, rows_file: Path) -> Summary:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock import features
 from penstock.bundle import read
-from penstock.features.snapshot import JoinError, differing, in_label_order, split
+from penstock.features.join import JoinError
+from penstock.features.snapshot import content_hash, differing, key_hash, on_labels, split
 from tests import bundles
-from workloads.digits import data
 
 STAMP = pa.timestamp("us", tz="UTC")
 T = datetime(2026, 1, 5, tzinfo=UTC)
@@ -25,30 +29,31 @@ def labels(ids: list[int]) -> pa.Table:
     return pa.table({"capture_id": ids, "event_timestamp": pa.array(times, STAMP)})
 
 
-def test_order_and_timestamps_are_the_labels():
-    """Whatever order the store returns, the snapshot has the labels' order and times."""
-    wanted = labels([3, 1, 2])
-    joined = labels([1, 2, 3]).append_column("x", pa.array([10, 20, 30]))
+def test_the_labels_come_back_as_they_were():
+    """The snapshot has the labels' own columns and order, doubled keys included."""
+    wanted = labels([3, 1, 3])
+    nanoseconds = wanted["event_timestamp"].cast(pa.timestamp("ns", tz="UTC"))
+    joined = wanted.set_column(1, "event_timestamp", nanoseconds)
+    joined = joined.append_column("x", pa.array([10, 20, 30]))
 
-    got = in_label_order(joined, wanted, key="capture_id")
+    got = on_labels(joined, wanted)
 
-    assert got["capture_id"].to_pylist() == [3, 1, 2]
-    assert got["x"].to_pylist() == [30, 10, 20]
-    assert got["event_timestamp"].to_pylist() == wanted["event_timestamp"].to_pylist()
+    assert got.select(wanted.column_names).equals(wanted)
+    assert got["x"].to_pylist() == [10, 20, 30]
 
 
-@pytest.mark.parametrize("returned", [[1, 2], [1, 2, 2], [1, 2, 9], [1, 2, 3, 3]])
-def test_lost_doubled_or_foreign_rows_are_refused(returned: list[int]):
-    """A join that loses, doubles or invents rows never becomes a snapshot."""
+@pytest.mark.parametrize("returned", [[1, 2], [1, 3, 2], [1, 2, 9], [1, 2, 3, 3]])
+def test_lost_doubled_moved_or_foreign_rows_are_refused(returned: list[int]):
+    """A join that loses, doubles, moves or invents rows never becomes a snapshot."""
     with pytest.raises(JoinError):
-        in_label_order(labels(returned), labels([1, 2, 3]), key="capture_id")
+        on_labels(labels(returned), labels([1, 2, 3]))
 
 
 def test_the_split_is_by_time_and_loses_nothing():
     """Rows before the time train, rows from it on are held out."""
     rows = labels([1, 2, 3, 4])
 
-    train, holdout = split(rows, holdout_from=T + timedelta(minutes=2))
+    train, holdout = split(rows, time="event_timestamp", holdout_from=T + timedelta(minutes=2))
 
     assert train["capture_id"].to_pylist() == [1, 2]
     assert holdout["capture_id"].to_pylist() == [3, 4]
@@ -58,7 +63,7 @@ def test_skew_in_the_last_bit_is_seen():
     """Online and offline values that differ in the last bit differ."""
     rows = pa.table({"k": [1], "x": [0.1 + 0.2], "y": [1.0]})
 
-    assert differing(rows, {"k": [1], "x": [0.3], "y": [1.0]}, key="k") == ["x"]
+    assert differing(rows, {"k": [1], "x": [0.3], "y": [1.0]}, keys=["k"]) == ["x"]
 
 
 def test_the_real_store_gives_what_was_known(tmp_path: Path):
@@ -72,5 +77,59 @@ def test_the_real_store_gives_what_was_known(tmp_path: Path):
     by_hand = bundles.rows()
     for name in by_hand.column_names:
         assert got[name].to_pylist() == by_hand[name].to_pylist(), name
-    quality = made.json("quality.json")
-    assert quality["labels"] == quality["joined"] == len(data.labels())
+    proof = made.json("proof.json")
+    assert proof["rows"] == {"labels": 1797, "joined": 1797, "train": 1197, "holdout": 600}
+    assert proof["keys"]["labels"] == proof["keys"]["joined"]
+    assert [(v["view"], v["found"]) for v in proof["views"]] == [("capture_ink", 1797)]
+    assert {"pixels", "ink_mean"} <= set(proof["planted"])
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path: Path):
+    """Made twice, every file of the snapshot is the same, the online store too."""
+    features.run(workload="digits", out=tmp_path / "a", now=bundles.NOW)
+    features.run(workload="digits", out=tmp_path / "b", now=bundles.NOW + timedelta(days=1))
+
+    first, second = read(tmp_path / "a"), read(tmp_path / "b")
+    assert first.manifest["files"] == second.manifest["files"]
+
+
+VALUES: dict[str, Any] = {
+    "n": st.lists(st.none() | st.integers(-5, 5)),
+    "x": st.lists(st.none() | st.floats(allow_nan=False)),
+    "s": st.lists(st.none() | st.sampled_from(["", "a", "b", "ab", "é"])),
+    "b": st.lists(st.none() | st.booleans()),
+    "l": st.lists(st.none() | st.lists(st.none() | st.sampled_from(["", "a"]), max_size=3)),
+}
+TYPES = {"n": pa.int64(), "x": pa.float64(), "s": pa.string(), "b": pa.bool_(),
+         "l": pa.list_(pa.string())}  # fmt: skip
+
+
+columns = st.sampled_from(sorted(VALUES))
+
+
+@given(columns.flatmap(lambda n: st.tuples(st.just(n), VALUES[n], VALUES[n])), st.integers(0, 9))
+def test_equal_contents_have_equal_hashes_however_they_are_cut(
+    drawn: tuple[str, list[Any], list[Any]], cut: int
+):
+    """The hash knows values, not chunks; and other values have another hash."""
+    name, values, other = drawn
+    whole = pa.table({name: pa.array(values, TYPES[name])})
+    pieces = pa.concat_tables([whole.slice(0, cut), whole.slice(cut)])
+    another = pa.table({name: pa.array(other, TYPES[name])})
+
+    assert content_hash(whole) == content_hash(pieces)
+    assert (content_hash(whole) == content_hash(another)) == (repr(values) == repr(other))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8), st.randoms())
+def test_keys_are_hashed_as_a_multiset(pairs: list[tuple[int, int]], random: Random):
+    """Order does not matter; how often a key occurs does."""
+    shuffled = pairs[:]
+    random.shuffle(shuffled)
+
+    def hashed(rows: list[tuple[int, int]]) -> str:
+        columns = {n: pa.array([r[i] for r in rows], pa.int64()) for i, n in enumerate("kt")}
+        return key_hash(pa.table(columns), ["k", "t"])
+
+    assert hashed(pairs) == hashed(shuffled)
+    assert hashed(pairs) != hashed([*pairs, (0, 0)])

@@ -138,6 +138,33 @@ def test_training_refuses_data_that_did_not_pass(tmp_path: Path):
         )
 
 
+@pytest.mark.parametrize(
+    ("proof", "said"),
+    [
+        (None, "has no proof.json"),
+        ({**bundles.PROOF, "rows": {"labels": 9, "joined": 8}}, "does not hold"),
+        ({**bundles.PROOF, "keys": {"labels": "a", "joined": "b"}}, "does not hold"),
+        ({**bundles.PROOF, "planted": []}, "does not hold"),
+        ({n: v for n, v in bundles.PROOF.items() if n != "registry"}, "does not hold"),
+        ([], "does not hold"),
+    ],
+    ids=["none", "rows lost", "other keys", "nothing planted", "no registry", "not a proof"],
+)
+def test_training_refuses_a_snapshot_without_its_proof(tmp_path: Path, proof: object, said: str):
+    """What cannot show that it holds nothing of the future is not trained on."""
+    source = bundles.snapshot(tmp_path / "in", proof=proof)
+
+    with pytest.raises(Refused, match=said):
+        stage.run(
+            workload="digits",
+            snapshot=source,
+            data_verdict=bundles.verdict(tmp_path / "verdict", "data-verdict"),
+            seed=0,
+            out=tmp_path / "out",
+            now=bundles.NOW,
+        )
+
+
 def test_the_transform_is_the_same_in_training_and_serving():
     """What a request becomes equals, bit for bit, what its snapshot row became."""
     raw = np.array(ROWS["pixels"].to_pylist(), np.float32)

@@ -8,9 +8,11 @@ the holdout, as a deployed model would meet them.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from sklearn.datasets import load_digits
 
 from workloads.digits.transform import capture_features
@@ -21,6 +23,17 @@ UNTIL_KNOWN = timedelta(seconds=2)
 UNTIL_LABELLED = timedelta(minutes=1)
 HOLDOUT_FROM = FIRST_CAPTURE + 1197 * BETWEEN_CAPTURES + UNTIL_LABELLED
 """Label rows from here on are the holdout: the last 600 captures."""
+
+
+def settings() -> dict[str, object]:
+    """Return what decides the data besides this code: nothing, they ship with scikit-learn."""
+    return {}
+
+
+def write(folder: Path) -> None:
+    """Write the feature source and the labels as Parquet files."""
+    pq.write_table(features(), folder / "captures.parquet")
+    pq.write_table(labels(), folder / "labels.parquet")
 
 
 def _times(n: int) -> list[datetime]:
