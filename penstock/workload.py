@@ -224,8 +224,8 @@ class Rollout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """One model in production with its data, policy and service."""
+class Dataset:
+    """The data of one model: where they come from, and what they must be."""
 
     name: str
     title: str
@@ -234,8 +234,17 @@ class Workload:
     label: str
     """Column of the snapshot that holds the label."""
 
-    classes: int
     data: DataRules
+
+    label_delay: timedelta = timedelta(0)
+    """From a label's event until its value is known; younger ones are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(Dataset):
+    """One model in production with its data, policy and service."""
+
+    classes: int
     training: Training
     export: Export
     quantize: Quantize
@@ -270,12 +279,27 @@ def load(name: str) -> Workload:
     """Return a workload's declaration; imports no library but numpy-free plain Python.
 
     Raises:
+        UnknownWorkload: There is no ``workloads/<name>/workload.py``, or it declares no model.
+    """
+    declared = load_data(name)
+    if not isinstance(declared, Workload):
+        raise UnknownWorkload(
+            f"workload {name!r} declares its data and no model yet; its stages are features and "
+            "datachecks."
+        )
+    return declared
+
+
+def load_data(name: str) -> Dataset:
+    """Return what a workload declares of its data; one without a model has that alone.
+
+    Raises:
         UnknownWorkload: There is no ``workloads/<name>/workload.py``.
     """
     if name not in known():
         raise UnknownWorkload(f"no workload {name!r}; there is {', '.join(known())}.")
     declared = part(name, "workload").WORKLOAD
-    if not isinstance(declared, Workload) or declared.name != name:
+    if not isinstance(declared, Dataset) or declared.name != name:
         raise UnknownWorkload(
             f"workloads/{name}/workload.py must set WORKLOAD to a Workload named {name!r}."
         )
@@ -297,8 +321,14 @@ def sources(stage: str, name: str) -> list[Path]:
     shared = [library / m for m in ("workload.py", "verdict.py", "bundle.py", "stage.py")]
     below = [library / m for m in _BELOW.get(stage, ())]
     own = [p for p in (root() / "workloads" / name).glob("*.py") if p.name != "workload.py"]
-    repo = [root() / "feature_repo"] if stage == "features" else []
+    repo = definitions(name) if stage == "features" else []
     return [library / stage, *shared, *below, *sorted(own), *repo]
+
+
+def definitions(name: str) -> list[Path]:
+    """Return the files that tell Feast what a workload's features are."""
+    repo = root() / "feature_repo"
+    return [repo / "entities.py", repo / f"{name}.py", repo / "feature_store.yaml"]
 
 
 _BELOW = {

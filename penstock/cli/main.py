@@ -27,7 +27,7 @@ from penstock.ledger import Ledger, LedgerError, champion
 from penstock.rollout import step as rollout
 from penstock.rollout.plane import Plane, PlaneError
 from penstock.stage import Refused
-from penstock.workload import UnknownWorkload, known, load
+from penstock.workload import UnknownWorkload, load
 
 PORT = 8780
 
@@ -263,7 +263,7 @@ def main() -> None:
     try:
         app()
     except UnknownWorkload as e:
-        typer.echo(f"penstock: {e} Known: {', '.join(known())}", err=True)
+        typer.echo(f"penstock: {e}", err=True)
         sys.exit(2)
     except Refused as e:
         typer.echo(f"penstock: {e}", err=True)

@@ -15,7 +15,7 @@ from penstock.bundle import Bundle, Summary, read, write_json
 from penstock.datachecks.rules import judge
 from penstock.stage import Refused, carry_out, verdict_of
 from penstock.verdict import Check, Outcome, Verdict
-from penstock.workload import Workload, settings_of
+from penstock.workload import Dataset, settings_of
 
 PICTURES = 24
 """Rows per part whose raw values go into the profile, for the report's first look."""
@@ -28,7 +28,7 @@ def run(*, workload: str, snapshot: Path, out: Path, now: datetime) -> None:
         BundleError: The snapshot is not whole.
         Refused: A rule failed; the text names the rules and their row counts.
     """
-    declared = workloads.load(workload)
+    declared = workloads.load_data(workload)
     data = read(snapshot, kind="snapshot")
     bundle = carry_out(
         "datachecks",
@@ -45,7 +45,7 @@ def run(*, workload: str, snapshot: Path, out: Path, now: datetime) -> None:
         raise Refused(f"data refused: {bundle.summary.line}")
 
 
-def _make(directory: Path, declared: Workload, data: Bundle) -> Summary:
+def _make(directory: Path, declared: Dataset, data: Bundle) -> Summary:
     parts = {n: pq.read_table(data.file(f"{n}.parquet")) for n in ("train", "holdout")}
     verdict = judge_parts(parts, declared)
     write_json(directory / "verdict.json", verdict.to_dict())
@@ -56,7 +56,7 @@ def _make(directory: Path, declared: Workload, data: Bundle) -> Summary:
     return Summary(verdict.outcome, line)
 
 
-def judge_parts(parts: dict[str, pa.Table], declared: Workload) -> Verdict:
+def judge_parts(parts: dict[str, pa.Table], declared: Dataset) -> Verdict:
     """Return the verdict on training and holdout rows together, and on their being apart."""
     checks = [
         c for name, rows in parts.items() for c in judge(rows, declared.data, part=name).checks
@@ -77,7 +77,7 @@ def judge_parts(parts: dict[str, pa.Table], declared: Workload) -> Verdict:
     return Verdict(tuple(checks))
 
 
-def _profile(rows: pa.Table, declared: Workload) -> dict[str, Any]:
+def _profile(rows: pa.Table, declared: Dataset) -> dict[str, Any]:
     if declared.label not in rows.column_names:
         return {"rows": len(rows)}
     counts = pc.value_counts(rows[declared.label]).to_pylist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import numpy as np
@@ -43,10 +43,24 @@ def on_labels(joined: pa.Table, labels: pa.Table) -> pa.Table:
     return rows
 
 
-def split(rows: pa.Table, *, time: str, holdout_from: datetime) -> tuple[pa.Table, pa.Table]:
-    """Return training rows and holdout rows: before the time, and from it on."""
-    later = pc.greater_equal(rows[time], pa.scalar(holdout_from))
-    return rows.filter(pc.invert(later)), rows.filter(later)
+def known(labels: pa.Table, *, time: str, delay: timedelta, as_of: datetime) -> pa.Table:
+    """Return the labels whose values were known when the data were taken.
+
+    Raises:
+        JoinError: None was.
+    """
+    kept = labels.filter(pc.less_equal(labels[time], pa.scalar(as_of - delay)))
+    if not len(kept):
+        raise JoinError(
+            f"none of {len(labels)} labels was known at {as_of}, {delay} after its event; take the "
+            "data later, or more of them."
+        )
+    return kept
+
+
+def split(rows: pa.Table, held_out: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
+    """Return training rows and holdout rows."""
+    return rows.filter(pc.invert(held_out)), rows.filter(held_out)
 
 
 def differing(rows: pa.Table, online: dict[str, list[object]], *, keys: list[str]) -> list[str]:

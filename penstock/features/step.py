@@ -19,7 +19,7 @@ from penstock.features.join import JoinError, View
 from penstock.features.planting import planted
 from penstock.stage import carry_out
 from penstock.verdict import Outcome
-from penstock.workload import Workload
+from penstock.workload import Dataset
 
 SAMPLE = 64
 """Newest label rows whose online values are compared with their offline ones."""
@@ -31,14 +31,15 @@ TIME = "event_timestamp"
 def run(*, workload: str, out: Path, now: datetime) -> None:
     """Write the workload's training snapshot as a bundle at ``out``.
 
-    The bundle holds ``train.parquet``, ``holdout.parquet``, ``online.db`` (the materialized online
-    store) and ``proof.json``: what was checked of the join, and what it was made from.
+    The bundle holds ``train.parquet``, ``holdout.parquet``, ``attributes.parquet`` (sensitive ones,
+    kept apart, where there are any), ``online.db`` (the materialized online store) and
+    ``proof.json``: what was checked of the join, and what it was made from.
 
     Raises:
         SourceError: A feature source or the labels cannot be read as declared.
         JoinError: The feature store lost, added or changed rows, or let the future in.
     """
-    declared = workloads.load(workload)
+    declared = workloads.load_data(workload)
     data = workloads.part(workload, "data")
     carry_out(
         "features",
@@ -56,7 +57,7 @@ def run(*, workload: str, out: Path, now: datetime) -> None:
     )
 
 
-def _make(directory: Path, declared: Workload) -> Summary:
+def _make(directory: Path, declared: Dataset) -> Summary:
     from penstock.features import feast  # noqa: PLC0415 - ten seconds; only when there is work
 
     data, service = workloads.part(declared.name, "data"), declared.feature_service
@@ -64,7 +65,8 @@ def _make(directory: Path, declared: Workload) -> Summary:
         scratch, sources = Path(folder), Path(folder) / "sources"
         sources.mkdir()
         data.write(sources)
-        labels = pq.read_table(sources / "labels.parquet")
+        written = pq.read_table(sources / "labels.parquet")
+        labels = snapshot.known(written, time=TIME, delay=declared.label_delay, as_of=data.as_of())
         with feast.opened(sources, module=declared.name, scratch=scratch) as store:
             views = feast.views(store, service=service)
             with planted(labels, views, time=TIME) as asked:
@@ -74,18 +76,25 @@ def _make(directory: Path, declared: Workload) -> Summary:
             first, last = _span(views)
             online = directory / feast.ONLINE
             feast.materialize(store, start=first, end=last, scratch=scratch, online=online)
+            apart = _apart(sources, rows)
             compared = _compared(rows, store, views, service=service, at=last)
-    train, holdout = snapshot.split(rows, time=TIME, holdout_from=data.HOLDOUT_FROM)
-    _write(directory, train=train, holdout=holdout)
+    train, holdout = snapshot.split(rows, data.holdout(rows))
+    _write(directory, train=train, holdout=holdout, **apart)
     keys = [*dict.fromkeys(k for v in views for k in v.label_keys), TIME]
-    counts = {"labels": labels, "joined": rows, "train": train, "holdout": holdout}
+    counts = {
+        "written": written,
+        "labels": labels,
+        "joined": rows,
+        "train": train,
+        "holdout": holdout,
+    }
     views_proved = [replace(p, labels=p.labels - 2, found=p.found - 1) for p in proofs]
     proof = {
         "rows": {name: len(table) for name, table in counts.items()},
         "keys": {name: snapshot.key_hash(counts[name], keys) for name in ("labels", "joined")},
         "views": [asdict(p) for p in views_proved],
         "planted": list(asked.features),
-        "feature_definitions": code_revision(workloads.root() / "feature_repo"),
+        "feature_definitions": code_revision(*workloads.definitions(declared.name)),
         "registry": revision,
         "content": {n: snapshot.content_hash(counts[n]) for n in ("train", "holdout")},
         "online_compared": compared,
@@ -95,7 +104,8 @@ def _make(directory: Path, declared: Workload) -> Summary:
     return Summary(
         Outcome.PASS,
         f"{len(train)} training and {len(holdout)} holdout rows, none lost; {found} of {asked_for} "
-        f"values known in time, the planted leak was not; online equals offline on {compared}",
+        "values known in time, the planted leak was not; online equals offline for "
+        f"{compared} entities",
     )
 
 
@@ -128,6 +138,25 @@ def _compared(rows: pa.Table, store: Any, views: list[View], *, service: str, at
     if skewed := snapshot.differing(offline, online, keys=names):
         raise JoinError(f"online and offline values differ in {', '.join(skewed)}.")
     return len(entities)
+
+
+def _apart(sources: Path, rows: pa.Table) -> dict[str, pa.Table]:
+    """Return the attributes that audits need and no model may see, where a workload has any.
+
+    Raises:
+        JoinError: One of them is among the features.
+    """
+    path = sources / "attributes.parquet"
+    if not path.exists():
+        return {}
+    held = pq.read_table(path)
+    _key, *names = held.column_names
+    if mixed := [n for n in names if n in rows.column_names]:
+        raise JoinError(
+            f"{', '.join(mixed)} is kept apart as a sensitive attribute and a feature too; take it "
+            "out of the feature service."
+        )
+    return {"attributes": held}
 
 
 def _write(directory: Path, **parts: pa.Table) -> None:

@@ -90,7 +90,7 @@ def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str)
         "code": {"git": git_revision(), "sources": code_revision(workloads.root() / "penstock")},
         "data": inputs["snapshot"].fingerprint,
         "data_digest": inputs["snapshot"].digest,
-        "feature_definitions": code_revision(workloads.root() / "feature_repo"),
+        "feature_definitions": code_revision(*workloads.definitions(declared.name)),
         "hyperparameters": {k: v for k, v in training.items() if k != "seed"},
         "seed": training["seed"],
         "image": os.environ.get("PENSTOCK_IMAGE") or None,

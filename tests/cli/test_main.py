@@ -37,11 +37,17 @@ def test_help_names_every_verb(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "digit"), "Known: digits"),
+        (("run", "digit"), "no workload 'digit'; there is credit, digits, streamrec"),
+        (("run", "credit"), "declares its data and no model yet"),
         (("up",), "digits has no champion yet; release one: penstock run digits"),
-        (("up", "digit"), "Known: digits"),
+        (("up", "digit"), "no workload 'digit'"),
     ],
-    ids=["run of a misspelt workload", "up with no champion", "up of an unknown workload"],
+    ids=[
+        "run of a misspelt workload",
+        "run of data alone",
+        "up with no champion",
+        "up of an unknown workload",
+    ],
 )
 def test_a_mistake_gets_one_sentence_and_its_code(
     tmp_path: Path, arguments: tuple[str, ...], said: str

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from penstock import features
 from penstock.bundle import read
 from penstock.features.join import JoinError
-from penstock.features.snapshot import content_hash, differing, key_hash, on_labels, split
+from penstock.features.snapshot import (
+    content_hash,
+    differing,
+    key_hash,
+    known,
+    on_labels,
+    split,
+)
 from tests import bundles
 
 STAMP = pa.timestamp("us", tz="UTC")
@@ -49,14 +56,24 @@ def test_lost_doubled_moved_or_foreign_rows_are_refused(returned: list[int]):
         on_labels(labels(returned), labels([1, 2, 3]))
 
 
-def test_the_split_is_by_time_and_loses_nothing():
-    """Rows before the time train, rows from it on are held out."""
+def test_the_split_loses_nothing():
+    """Every row goes to one side."""
     rows = labels([1, 2, 3, 4])
 
-    train, holdout = split(rows, time="event_timestamp", holdout_from=T + timedelta(minutes=2))
+    train, holdout = split(rows, pa.chunked_array([[False, False, True, True]]))
 
     assert train["capture_id"].to_pylist() == [1, 2]
     assert holdout["capture_id"].to_pylist() == [3, 4]
+
+
+def test_a_label_that_was_not_known_yet_is_left_out():
+    """What happened less than the label's delay ago has no label to learn from."""
+    rows = labels([1, 2, 3, 4])
+
+    kept = known(rows, time="event_timestamp", delay=timedelta(minutes=2),
+                 as_of=T + timedelta(minutes=3))  # fmt: skip
+
+    assert kept["capture_id"].to_pylist() == [1, 2]
 
 
 def test_skew_in_the_last_bit_is_seen():
@@ -78,7 +95,13 @@ def test_the_real_store_gives_what_was_known(tmp_path: Path):
     for name in by_hand.column_names:
         assert got[name].to_pylist() == by_hand[name].to_pylist(), name
     proof = made.json("proof.json")
-    assert proof["rows"] == {"labels": 1797, "joined": 1797, "train": 1197, "holdout": 600}
+    assert proof["rows"] == {
+        "written": 1797,
+        "labels": 1797,
+        "joined": 1797,
+        "train": 1197,
+        "holdout": 600,
+    }
     assert proof["keys"]["labels"] == proof["keys"]["joined"]
     assert [(v["view"], v["found"]) for v in proof["views"]] == [("capture_ink", 1797)]
     assert {"pixels", "ink_mean"} <= set(proof["planted"])

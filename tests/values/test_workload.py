@@ -60,10 +60,15 @@ def test_the_deadline_comes_after_the_soak():
 
 @pytest.mark.parametrize("name", workloads.known())
 def test_every_workload_loads_and_its_settings_are_stable(name):
-    declared = workloads.load(name)
+    declared = workloads.load_data(name)
 
     assert declared.name == name
     assert json.loads(json.dumps(stable_form(settings_of(declared)))) == settings_of(declared)
+
+
+def test_data_without_a_model_cannot_be_trained():
+    with pytest.raises(UnknownWorkload, match="declares its data and no model yet"):
+        workloads.load("credit")
 
 
 def test_a_workload_needs_a_gate_and_a_graph_to_serve():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sklearn.datasets import load_digits
 
@@ -28,6 +29,16 @@ HOLDOUT_FROM = FIRST_CAPTURE + 1197 * BETWEEN_CAPTURES + UNTIL_LABELLED
 def settings() -> dict[str, object]:
     """Return what decides the data besides this code: nothing, they ship with scikit-learn."""
     return {}
+
+
+def as_of() -> datetime:
+    """Return the time at which the data were taken: when the last label had become known."""
+    return HOLDOUT_FROM + timedelta(days=1)
+
+
+def holdout(labels: pa.Table) -> pa.ChunkedArray:
+    """Return which label rows are held out: the last 600 captures, of other people's hands."""
+    return pc.greater_equal(labels["event_timestamp"], pa.scalar(HOLDOUT_FROM))
 
 
 def write(folder: Path) -> None:
