@@ -38,6 +38,42 @@ class Column:
     """For a list column: how many values each row holds."""
 
     nullable: bool = False
+    """Whether a missing value is a value here; the others may have none."""
+
+    max_missing: float = 1.0
+    """Largest share of missing values in a nullable column."""
+
+    among: tuple[int | str, ...] | None = None
+    """All values it may have."""
+
+    mean_low: float | None = None
+    mean_high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Of how many label rows a feature view must know the entity."""
+
+    view: str
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"Found.share is {self.share}; it is a share, 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far columns may be from a reference, and how sure to be of it."""
+
+    columns: tuple[str, ...]
+    psi: float = 0.2
+    ks: float = 0.1
+    js: float = 0.1
+    """Of the Jensen-Shannon distance: the root of the divergence in nats."""
+
+    rate: float = 0.05
+    """Of the columns called drifted, the share that may be so by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +87,9 @@ class DataRules:
 
     at_least_rows: int
 
-    max_lag: timedelta | None = None
-    """Oldest a feature value may be at its row's event timestamp."""
+    found: tuple[Found, ...] = ()
+    drift: Drift | None = None
+    """Between holdout and training rows, and from the reference snapshot where one is given."""
 
 
 @dataclass(frozen=True, kw_only=True)

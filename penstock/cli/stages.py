@@ -53,6 +53,12 @@ def _type(parameter: inspect.Parameter) -> type:
 
 def _option(parameter: inspect.Parameter) -> Any:
     name = f"--{parameter.name.replace('_', '-')}"
-    optional = {"seed": 0, "champion": "", "rehearsal": "", "actor": "command line"}
+    optional = {
+        "seed": 0,
+        "champion": "",
+        "reference": "",
+        "rehearsal": "",
+        "actor": "command line",
+    }
     default = optional.get(parameter.name, ...)
     return typer.Option(default, name)

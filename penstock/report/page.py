@@ -130,12 +130,28 @@ def _plot(svg: str) -> str:
 
 def _data(bundle: Bundle) -> str:
     profile = bundle.json("profile.json")
-    said = "<p>Both parts should look alike; a class or an amount of ink that only one has is why \
+    said = "<p>Both parts should look alike; a class or a value that only one has is why \
 a gate surprises.</p>"
+    verdict = bundle.json("verdict.json")
+    moved = "".join(_plot(svg) for svg in _moved(bundle, verdict))
     if "labels" not in profile["train"] or "labels" not in profile["holdout"]:
-        return _checks(bundle.json("verdict.json"))
-    drawn = _plot(plots.data(profile)) + _plot(plots.pictures(profile))
-    return said + drawn + _checks(bundle.json("verdict.json"))
+        return moved + _checks(verdict)
+    drawn = _plot(plots.data(profile))
+    if profile["train"]["pictures"]:
+        drawn += _plot(plots.pictures(profile))
+    return said + drawn + moved + _checks(verdict)
+
+
+def _moved(bundle: Bundle, verdict: Record) -> list[str]:
+    """Return a plot of each column whose distribution moved, or may have."""
+    drift = bundle.json("drift.json")
+    bad = [c["name"] for c in verdict["checks"] if c["outcome"] != "pass"]
+    return [
+        plots.moved(bars, title=f"{column}: {against}")
+        for against, columns in drift.items()
+        for column, bars in columns.items()
+        if any(name.startswith(f"{against}: {column} ") for name in bad)
+    ]
 
 
 def _training(bundle: Bundle) -> str:

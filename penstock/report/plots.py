@@ -44,7 +44,8 @@ def _svg(figure: Figure) -> str:
 
 
 def data(profile: Document) -> str:
-    """Return class counts of both parts, and how much ink their captures hold."""
+    """Return class counts of both parts, and their first numeric feature's values."""
+    numeric = next(iter(profile["train"]["numeric"]), "")
     with mpl.rc_context(PLAIN):
         figure, (counts, ink) = _figure([1, 1], height=2.7)
         labels = sorted(profile["train"]["labels"], key=int)
@@ -56,17 +57,37 @@ def data(profile: Document) -> str:
             rows = max(1, held["rows"])
             shares = [held["labels"].get(n, 0) / rows for n in labels]
             counts.bar(at + offset, shares, 0.38, color=colour, label=f"{part} ({held['rows']})")
-            values = held["numeric"].get("ink_mean", [])
+            values = held["numeric"].get(numeric, [])
             weights = np.full(len(values), 1 / max(1, len(values)))
             ink.hist(values, bins=24, weights=weights, histtype="step", color=colour, label=part)
         counts.set_xticks(at, labels)
         counts.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        counts.set(title="Share of each class", xlabel="digit")
+        counts.set(title="Share of each class", xlabel="class")
         counts.set_ylim(top=counts.get_ylim()[1] * 1.25)
         counts.legend(loc="upper center", ncols=2)
         ink.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        ink.set(title="Ink per capture", xlabel="mean grey value (0 to 16)")
+        ink.set(title=f"Values of {numeric}")
         ink.legend()
+        return _svg(figure)
+
+
+def moved(bars: Document, *, title: str) -> str:
+    """Return both distributions of a column; the last bar is of missing values.
+
+    Args:
+        bars: ``at`` where each bar begins, and the shares of ``reference`` and ``rows``.
+    """
+    at = np.arange(len(bars["at"]) + 1)
+    with mpl.rc_context(PLAIN):
+        figure, (axis,) = _figure([1], height=2.2)
+        axis.bar(at, bars["reference"], 0.9, color=BLUE, alpha=0.45, label="before")
+        axis.step(at, bars["rows"], where="mid", color=ORANGE, lw=1.6, label="now")
+        ticks = at[:: max(1, len(at) // 8)][:-1]
+        names = [f"{bars['at'][i]:.3g}" for i in ticks]
+        axis.set_xticks([*ticks, at[-1]], [*names, "missing"])
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set(title=title)
+        axis.legend(ncols=2)
         return _svg(figure)
 
 

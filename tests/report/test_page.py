@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from penstock import datachecks
+from penstock.bundle import write_json
 from penstock.report.page import write_page
 from penstock.stage import Refused
 from tests import bundles
@@ -188,3 +189,26 @@ def test_it_opens_in_a_browser(tmp_path: Path, width: int):
 
     assert path.exists()
     assert "<title>Failed|1|true</title>" in shown
+
+
+def test_a_column_that_moved_is_drawn(tmp_path: Path):
+    """One plot more for each column whose check did not pass."""
+    shown = {"at": [0.0, 1.0, 2.0], "reference": [0.5, 0.3, 0.2, 0.0], "rows": [0.1, 0.2, 0.3, 0.4]}
+    checks = [
+        {"name": f"holdout from train: {c} PSI", "outcome": o, "reason": "so"}
+        for c, o in (("age", "fail"), ("height", "pass"), ("weight", "inconclusive"))
+    ]
+
+    def make(folder: Path) -> None:
+        write_json(folder / "verdict.json", {"outcome": "fail", "checks": checks})
+        write_json(folder / "profile.json", {"train": {"rows": 1}, "holdout": {"rows": 1}})
+        columns = dict.fromkeys(("age", "height", "weight"), shown)
+        write_json(folder / "drift.json", {"holdout from train": columns})
+
+    checked = bundles.bundle(tmp_path / "checked", "data-verdict", make)
+
+    text = page(tmp_path, a_record(bundles={"data_verdict": str(checked.path)}))
+
+    assert text.count("<svg") == 2
+    assert "age: holdout from train" in text
+    assert "height: holdout from train" not in text

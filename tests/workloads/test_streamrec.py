@@ -14,6 +14,7 @@ import pytest
 
 from penstock import datachecks, features
 from penstock.bundle import read
+from penstock.stage import Refused
 from tests.bundles import NOW
 from workloads.streamrec import data
 from workloads.streamrec.simulator import Settings, World, instant
@@ -40,7 +41,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
 def after(tables: dict[str, pd.DataFrame], share: float = 0.6) -> pd.Series:
     """Return which impressions lie after the drift set in."""
     begun = instant(0) + share * timedelta(days=6)
-    return tables["labels"]["event_timestamp"] >= begun
+    return tables["truth"]["event_timestamp"] >= begun
 
 
 def test_one_seed_writes_the_same_bytes_and_another_does_not(
@@ -57,8 +58,9 @@ def test_one_seed_writes_the_same_bytes_and_another_does_not(
 
 def test_clicks_happen_with_the_probability_that_is_written(plain: dict[str, pd.DataFrame]):
     """In every band of probability, the share of clicks is the mean probability."""
-    rows = plain["labels"].merge(plain["truth"], on="impression_id")
+    rows = plain["truth"]
     assert len(rows) == SIZE
+    assert 0.35 < len(plain["labels"]) / SIZE < 0.65
     for _, band in rows.groupby(pd.qcut(rows["click_probability"], 10), observed=True):
         p = band["click_probability"]
         slack = 4.5 * np.sqrt((p * (1 - p)).sum()) / len(band)
@@ -67,7 +69,7 @@ def test_clicks_happen_with_the_probability_that_is_written(plain: dict[str, pd.
 
 def test_counts_are_what_the_log_says(plain: dict[str, pd.DataFrame]):
     """A row's counts are the impressions and clicks of the 24 hours before its time."""
-    log, rows = plain["labels"], plain["users"].sample(60, random_state=1)
+    log, rows = plain["truth"], plain["users"].sample(60, random_state=1)
     for row in rows.itertuples():
         day = log[
             (log["user_id"] == row.user_id)
@@ -79,7 +81,7 @@ def test_counts_are_what_the_log_says(plain: dict[str, pd.DataFrame]):
 
 def test_taste_follows_what_a_user_clicked(plain: dict[str, pd.DataFrame]):
     """Of what a user did in a category, half is forgotten after three days."""
-    log, rows = plain["labels"], plain["tastes"].sample(40, random_state=1)
+    log, rows = plain["truth"], plain["tastes"].sample(40, random_state=1)
     for row in rows.itertuples():
         seen = log[
             (log["user_id"] == row.user_id)
@@ -105,7 +107,7 @@ def test_features_are_known_after_their_clicks_and_some_are_late(plain: dict[str
 
 def test_there_are_seasons_and_cold_starts(plain: dict[str, pd.DataFrame]):
     """Evenings are busier than mornings, and some items appear only later."""
-    log = plain["labels"]
+    log = plain["truth"]
     hour = log["event_timestamp"].dt.hour
     assert (hour.between(17, 20)).sum() > 2 * (hour.between(5, 8)).sum()
     world = World(Settings(impressions=SIZE, days=6))
@@ -120,7 +122,7 @@ def test_covariate_drift_changes_who_asks_and_not_what_they_like(
 ):
     """Other devices and categories, the same probability of a click given both."""
     tables = made(tmp_path / "d", monkeypatch, drift="covariate")
-    log, late = tables["labels"], after(tables)
+    log, late = tables["truth"], after(tables)
     assert log["mobile"][late].mean() > log["mobile"][~late].mean() + 0.3
     assert (log["category"][late] == 0).mean() > 2 * (log["category"][~late] == 0).mean()
     world, still = (
@@ -137,7 +139,7 @@ def test_concept_drift_turns_tastes_and_nothing_else(
 ):
     """The same users ask as before; what they click is turned around."""
     tables = made(tmp_path / "d", monkeypatch, drift="concept")
-    rows, late = tables["labels"].merge(tables["truth"], on="impression_id"), after(tables)
+    rows, late = tables["truth"], after(tables)
     world = World(Settings(impressions=SIZE, days=6))
     taste = world.taste[rows["user_id"], rows["category"]]
     odds = np.log(rows["click_probability"] / (1 - rows["click_probability"]))
@@ -165,6 +167,7 @@ def test_a_broken_feature_is_zero_and_the_others_go_on(
         ('{"drift": "sudden"}', "one of none, covariate, concept, broken"),
         ('{"late_share": 2}', "late_share is 2; it is a share"),
         ('{"days": 1}', "1 days"),
+        ('{"warm_up_days": 14}', "14 days of warm-up"),
         ('{"speed": 5}', "any of impressions, seed, days"),
         ("big", "give a JSON object"),
     ],
@@ -177,11 +180,28 @@ def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch, te
         data.settings()
 
 
+def test_the_checks_name_the_feature_whose_upstream_broke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And none beside it."""
+    settings = {"impressions": 40_000, "days": 10, "drift": "broken"}
+    monkeypatch.setenv(data.VARIABLE, json.dumps(settings))
+    features.run(workload="streamrec", out=tmp_path / "snapshot", now=NOW)
+
+    with pytest.raises(Refused) as refused:
+        datachecks.run(
+            workload="streamrec", snapshot=tmp_path / "snapshot", out=tmp_path / "checked", now=NOW
+        )
+
+    assert "user_rate_24h PSI" in str(refused.value)
+    assert "item_rate_24h" not in str(refused.value)
+
+
 def test_features_and_checks_carry_it_to_a_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Four views, one of them of user and category together; the youngest clicks are left out."""
-    monkeypatch.setenv(data.VARIABLE, json.dumps({"impressions": 4_000, "days": 4}))
+    monkeypatch.setenv(data.VARIABLE, json.dumps({"impressions": 20_000}))
 
     features.run(workload="streamrec", out=tmp_path / "snapshot", now=NOW)
     datachecks.run(
@@ -190,10 +210,10 @@ def test_features_and_checks_carry_it_to_a_snapshot(
 
     snapshot = read(tmp_path / "snapshot", kind="snapshot")
     proof = snapshot.json("proof.json")
-    assert proof["rows"]["written"] == 4_000 > proof["rows"]["labels"]
+    assert 20_000 > proof["rows"]["written"] > proof["rows"]["labels"] > 10_000
     assert len(proof["views"]) == 4
     train = pq.read_table(snapshot.file("train.parquet")).to_pandas()
     assert train["user_rate_24h"].isna().any()
     assert train["user_rate_24h"].notna().mean() > 0.5
     youngest = pq.read_table(snapshot.file("holdout.parquet"))["event_timestamp"].to_pylist()
-    assert max(youngest) <= instant(96) - timedelta(hours=1)
+    assert max(youngest) <= instant(24 * 14) - timedelta(hours=1)

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from penstock.workload import Column, DataRules, Dataset
+from penstock.workload import Column, DataRules, Dataset, Drift, Found
 
 WORKLOAD = Dataset(
     name="credit",
@@ -32,5 +32,7 @@ WORKLOAD = Dataset(
         ),
         unique=("client_id",),
         at_least_rows=1_000,
+        found=(Found(view="client_month", share=1.0),),
+        drift=Drift(columns=("credit_limit", "use", "months_late", "late_count", "repaid_share")),
     ),
 )

@@ -61,24 +61,30 @@ def as_of() -> datetime:
 
 def holdout(labels: pa.Table) -> pa.ChunkedArray:
     """Return which label rows are held out: the last fifth of the time."""
-    start = instant(0)
+    start = instant(24 * simulated().warm_up_days)
     return pc.greater_equal(labels["event_timestamp"], pa.scalar(start + 0.8 * (as_of() - start)))
 
 
 def write(folder: Path) -> None:
-    """Write feature sources, ``labels.parquet`` and ``truth.parquet`` hour by hour."""
+    """Write feature sources, ``labels.parquet`` and ``truth.parquet`` hour by hour.
+
+    The truth has every impression with its probability; the labels are those after the warm-up.
+    """
     world = World(simulated())
     with _Files(folder) as files:
         first = 0
         for drawn, features in feature_rows(world):
-            files.add("labels", _labels(world, drawn, first))
-            files.add("truth", _truth(drawn, first))
+            rows = _impressions(world, drawn, first)
+            probability = pa.array(drawn.probability, pa.float64())
+            files.add("truth", rows.append_column("click_probability", probability))
+            if drawn.hour >= 24 * world.settings.warm_up_days:
+                files.add("labels", rows)
             first += len(drawn.user)
             for name, columns in features.items():
                 files.add(name, _known(world.settings, drawn.hour, name, columns))
 
 
-def _labels(world: World, drawn: Impressions, first: int) -> pa.Table:
+def _impressions(world: World, drawn: Impressions, first: int) -> pa.Table:
     n = len(drawn.user)
     start = int(instant(drawn.hour).timestamp()) * 1_000_000
     return pa.table(
@@ -90,16 +96,6 @@ def _labels(world: World, drawn: Impressions, first: int) -> pa.Table:
             "mobile": pa.array(drawn.mobile, pa.int64()),
             "event_timestamp": pa.array(start + drawn.second * 1_000_000, STAMP),
             "clicked": pa.array(drawn.clicked, pa.int64()),
-        }
-    )
-
-
-def _truth(drawn: Impressions, first: int) -> pa.Table:
-    n = len(drawn.user)
-    return pa.table(
-        {
-            "impression_id": pa.array(np.arange(first, first + n), pa.int64()),
-            "click_probability": pa.array(drawn.probability, pa.float64()),
         }
     )
 

@@ -37,6 +37,10 @@ class Settings:
     seed: int = 7
     days: int = 14
 
+    warm_up_days: int = 3
+    """Days at the beginning whose impressions make features and no labels: before them, nothing
+    was counted yet, and everybody would look new."""
+
     drift: str = "none"
     """``covariate``: other devices and items; ``concept``: tastes turn; ``broken``: a feature's
     upstream job writes zeros."""
@@ -57,6 +61,8 @@ class Settings:
             raise ValueError(f"drift {self.drift!r}; it is one of {', '.join(DRIFTS)}.")
         if not 2 <= self.days <= 365:
             raise ValueError(f"{self.days} days; simulate 2 to 365.")
+        if not 0 <= self.warm_up_days < self.days:
+            raise ValueError(f"{self.warm_up_days} days of warm-up; there are {self.days} in all.")
         for name in ("drift_from", "late_share", "born_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, 0 to 1.")

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from penstock.workload import Column, DataRules, Dataset
+from penstock.workload import Column, DataRules, Dataset, Drift, Found
 
 WORKLOAD = Dataset(
     name="streamrec",
@@ -34,5 +34,11 @@ WORKLOAD = Dataset(
         ),
         unique=("impression_id",),
         at_least_rows=500,
+        found=(
+            Found(view="user_activity", share=0.8),
+            Found(view="item_activity", share=0.8),
+        ),
+        # Tastes and profiles fill up during the first days; their share of missing values moves.
+        drift=Drift(columns=("category", "mobile", "user_rate_24h", "item_rate_24h")),
     ),
 )
