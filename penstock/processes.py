@@ -6,10 +6,12 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _PR_SET_PDEATHSIG = 1
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
@@ -27,10 +29,36 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C and a request to end wait until the block is done."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+def undisturbed() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and a request to end wait until the block asks for them, or is done.
+
+    Yields the function by which the block asks. Python runs a signal's handler between any two
+    instructions, in the middle of a database's statement too, which then keeps its lock; masking
+    the signal would not help, since the kernel hands it to whichever thread has it unmasked.
+    Outside the main thread, where no handler runs, nothing changes.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came.
+        SystemExit: A request to end came.
+    """
+    came: list[int] = []
+
+    def heed() -> None:
+        if not came:
+            return
+        first = came[0]
+        came.clear()
+        if first == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + first)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield heed
+        return
+    held = {n: signal.signal(n, lambda number, _: came.append(number)) for n in _ENDINGS}
     try:
-        yield
+        yield heed
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    heed()

@@ -92,17 +92,18 @@ class Controller:
         """Run the release to its end: promoted or rolled back.
 
         An exception or an interrupt on the way returns every user to the champion before it goes
-        on to the caller. Tables are numbered from what was written last, so another controller that
-        writes meanwhile makes this one's next table, and with it this release, fail.
+        on to the caller; an interrupt is heard between two looks at the evidence, never within a
+        change. Tables are numbered from what was written last, so another controller that writes
+        meanwhile makes this one's next table, and with it this release, fail.
         """
         plan, started = self._plan(), self.clock()
         self._sequence = self.plane.written().sequence
-        try:
-            return self._run(plan, started, ready_s)
-        except BaseException as e:
-            with undisturbed():
+        with undisturbed() as heed:
+            try:
+                return self._run(plan, started, ready_s, heed)
+            except BaseException as e:
                 self._return(f"interrupted by {type(e).__name__}")
-            raise
+                raise
 
     def _return(self, why: str) -> None:
         """End a release that was interrupted, unless it had reached its end."""
@@ -128,9 +129,12 @@ class Controller:
             evidence_timeout=plan.evidence_timeout,
         )
 
-    def _run(self, plan: Plan, started: datetime, ready_s: float | None) -> Result:
+    def _run(
+        self, plan: Plan, started: datetime, ready_s: float | None, heed: Callable[[], None]
+    ) -> Result:
         progress, entered = self._enter(plan, 0)
         while True:
+            heed()
             self.reader.poll()
             evidence = self._observe(plan.steps[progress.step], entered)
             verdict = judge(self.policy, evidence, shadow=plan.steps[progress.step].shadow)

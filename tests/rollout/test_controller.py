@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,14 +31,17 @@ class Cut(BaseException):
 class Cutter:
     """Counts effects and cuts after one of them."""
 
-    def __init__(self, after: int | None = None) -> None:
-        self.left, self.seen = after, 0
+    def __init__(self, after: int | None = None, how: signal.Signals | None = None) -> None:
+        self.left, self.how, self.seen = after, how, 0
 
     def effect(self) -> None:
         """Note that something happened."""
         self.seen += 1
-        if self.left is not None and self.seen == self.left:
+        if self.left is None or self.seen != self.left:
+            return
+        if self.how is None:
             raise Cut
+        signal.raise_signal(self.how)
 
 
 class StandIn:
@@ -168,8 +172,17 @@ def test_bad_evidence_brings_every_user_back(ledger: Watched):
 
 
 @pytest.mark.parametrize("arm", [GOOD, BAD], ids=["promoted", "rolled back"])
+@pytest.mark.parametrize(
+    ("how", "raised"),
+    [(None, Cut), (signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
+    ids=["error", "Ctrl-C", "request to end"],
+)
 def test_cut_after_any_effect_users_end_where_the_ledger_says(
-    ledger: Watched, arm: Arm, tmp_path: Path
+    ledger: Watched,
+    arm: Arm,
+    how: signal.Signals | None,
+    raised: type[BaseException],
+    tmp_path: Path,
 ):
     """For every place a release can be cut: one slot answers, and it is the ledger's champion's."""
     _, _, effects = released(ledger, arm)
@@ -181,10 +194,9 @@ def test_cut_after_any_effect_users_end_where_the_ledger_says(
                 held.move(
                     workload="digits", version=version, to=stage, reason="t", actor="t", now=NOW
                 )
-        cutter = Cutter(after)
-        made, plane = controller(held, arm, cutter)
+        made, plane = controller(held, arm, Cutter(after, how))
 
-        with pytest.raises(Cut):
+        with pytest.raises(raised):
             made.release(ready_s=None)
 
         entries = held.entries("digits")
@@ -193,4 +205,8 @@ def test_cut_after_any_effect_users_end_where_the_ledger_says(
         assert told == plane.written(), after
         assert (told.champion, told.buckets, told.mirror) == (serving, 0, None), after
         assert stage_of(entries, 2) in (Stage.PRODUCTION, Stage.ARCHIVED), after
+        if how is not None:
+            intents = [e for e in entries if e.kind == "intent"]
+            confirmed = [e for e in entries if e.kind == "in force"]
+            assert len(intents) == len(confirmed), "a signal cut a change in two"
         held.close()
