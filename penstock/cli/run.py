@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from penstock.cli.home import DISK_FULL, Home
 from penstock.cli.screen import Screen, tick_text
 from penstock.ledger import (
     REGISTERED,
+    Entry,
     Ledger,
     Stage,
     champion,
@@ -42,6 +43,9 @@ EXIT = {
     "interrupted": 130,
 }
 """Exit code of each way a run can end; 2 is a mistake in the call or a home that is in use."""
+
+ALIASES = "aliases"
+"""Kind of the ledger entry that says what the registry's aliases were last made to name."""
 
 OUTPUTS = {
     "snapshot": "features/snapshot",
@@ -112,7 +116,7 @@ def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: dat
         record.outcome, record.reason = "interrupted", "stopped by the operator"
     finally:
         record.seconds = round(time.monotonic() - begun, 1)
-        _finish(record, root, ledger, screen)
+        _finish(request, record, root, ledger, screen)
         ledger.close()
     return record
 
@@ -261,11 +265,11 @@ def _step(event: Mapping[str, Any], screen: Screen) -> None:
         screen.done(event["name"], event["seconds"], event["outcome"], event["line"])
 
 
-def _finish(record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:
+def _finish(request: Request, record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:
     """Mirror the ledger into MLflow's aliases, write the record, draw the report."""
     if record.version is not None:
         screen.working("aliases")
-        _mirror(record.workload, ledger)
+        _mirror(record.workload, ledger, request.actor, datetime.now(UTC))
     screen.working("report")
     from penstock.report.page import write_page  # noqa: PLC0415 - draws with matplotlib: seconds
 
@@ -274,23 +278,32 @@ def _finish(record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:
     screen.stop()
 
 
-def _mirror(workload: str, ledger: Ledger) -> None:
-    from penstock.register.mlflow import MlflowRegistry  # noqa: PLC0415 - seconds to import
-
+def _mirror(workload: str, ledger: Ledger, actor: str, now: datetime) -> None:
+    """Let MLflow's aliases say what the ledger says; ask MLflow only when they said another."""
     entries = ledger.entries(workload)
     order = serving_order(entries)
-    MlflowRegistry().point(
-        workload,
-        {
-            "champion": order[0] if order else None,
-            "standby": order[1] if len(order) > 1 else None,
-            "challenger": _challenger(ledger, workload),
-        },
+    aliases = {
+        "champion": order[0] if order else None,
+        "standby": order[1] if len(order) > 1 else None,
+        "challenger": _challenger(entries),
+    }
+    said = [e.body for e in entries if e.kind == ALIASES]
+    if said and said[-1] == aliases:
+        return
+    from penstock.register.mlflow import MlflowRegistry  # noqa: PLC0415 - seconds to import
+
+    MlflowRegistry().point(workload, aliases)
+    ledger.append(
+        workload=workload,
+        version=order[0] if order else None,
+        kind=ALIASES,
+        body=aliases,
+        actor=actor,
+        now=now,
     )
 
 
-def _challenger(ledger: Ledger, workload: str) -> int | None:
-    entries = ledger.entries(workload)
+def _challenger(entries: Sequence[Entry]) -> int | None:
     waiting = [
         e.version
         for e in entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -69,11 +70,9 @@ def run(
         now=now,
         quiet=True,
     )
-    from penstock.register.mlflow import MlflowRegistry  # noqa: PLC0415 - seconds to import
-
     ledger = Ledger(ledger_url())
     try:
-        version, known = record(packaged, MlflowRegistry(), ledger, actor=actor, now=now)
+        version, known = record(packaged, _mlflow, ledger, actor=actor, now=now)
         held = read(Path(package_of(ledger.entries(workload), version)), kind="package")
     finally:
         ledger.close()
@@ -83,10 +82,23 @@ def run(
     return str(version)
 
 
+def _mlflow() -> Registry:
+    from penstock.register.mlflow import MlflowRegistry  # noqa: PLC0415 - seconds to import
+
+    return MlflowRegistry()
+
+
 def record(
-    packaged: Bundle, registry: Registry, ledger: Ledger, *, actor: str, now: datetime
+    packaged: Bundle,
+    opened: Callable[[], Registry],
+    ledger: Ledger,
+    *,
+    actor: str,
+    now: datetime,
 ) -> tuple[int, Stage]:
     """Return the version of a package and the stage it already had; make what is missing.
+
+    The registry is opened only when the candidate does not serve already.
 
     A crash after the registry took it and before the ledger did is mended here: the version is
     found by its fingerprint and only the entry is added.
@@ -98,6 +110,7 @@ def record(
         packaged
     ):
         return serving, Stage.PRODUCTION
+    registry = opened()
     known = registry.find(workload, fingerprint=packaged.fingerprint)
     for version in reversed(known):
         stage = stage_of(entries, version)

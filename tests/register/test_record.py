@@ -101,7 +101,7 @@ def test_a_package_becomes_a_version_with_its_lineage(
     """MLflow holds the card, the parameters and every byte; the ledger names the folder."""
     packaged = package(tmp_path / "p", rehearsal="errors")
 
-    version, before = record(packaged, registry, ledger, actor="someone", now=NOW)
+    version, before = record(packaged, lambda: registry, ledger, actor="someone", now=NOW)
 
     assert (version, before) == (1, Stage.NONE)
     kept = MlflowClient().get_model_version("digits", "1")
@@ -124,10 +124,10 @@ def test_interrupted_after_any_effect_it_is_finished_and_not_doubled(
     packaged, left = package(tmp_path / "p"), [effect]
     crashing: Any = (Crashing(registry, left), Crashing(ledger, left))
     with pytest.raises(Crash):
-        record(packaged, *crashing, actor="someone", now=NOW)
+        record(packaged, lambda: crashing[0], crashing[1], actor="someone", now=NOW)
 
-    version, _ = record(packaged, registry, ledger, actor="someone", now=NOW)
-    again, stage = record(packaged, registry, ledger, actor="someone", now=NOW)
+    version, _ = record(packaged, lambda: registry, ledger, actor="someone", now=NOW)
+    again, stage = record(packaged, lambda: registry, ledger, actor="someone", now=NOW)
 
     assert (version, again, stage) == (1, 1, Stage.STAGING)
     assert held(registry) == [1]
@@ -139,12 +139,12 @@ def test_a_version_that_came_back_is_not_taken_out_again(
 ):
     """The package of an archived version gets a new number: what was judged stays judged."""
     packaged = package(tmp_path / "p")
-    record(packaged, registry, ledger, actor="someone", now=NOW)
+    record(packaged, lambda: registry, ledger, actor="someone", now=NOW)
     ledger.move(
         workload="digits", version=1, to=Stage.ARCHIVED, reason="harm", actor="someone", now=NOW
     )
 
-    version, _ = record(packaged, registry, ledger, actor="someone", now=NOW)
+    version, _ = record(packaged, lambda: registry, ledger, actor="someone", now=NOW)
 
     assert version == 2
     assert stage_of(ledger.entries("digits"), 1) is Stage.ARCHIVED
@@ -160,11 +160,13 @@ def test_what_serves_is_not_registered_again(
     tmp_path: Path, registry: MlflowRegistry, ledger: Ledger, over: dict[str, str], version: int
 ):
     """Judged again, now against itself, the champion stays its version; anything else is new."""
-    record(package(tmp_path / "p"), registry, ledger, actor="someone", now=NOW)
+    record(package(tmp_path / "p"), lambda: registry, ledger, actor="someone", now=NOW)
     for stage in (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
         ledger.move(workload="digits", version=1, to=stage, reason="t", actor="t", now=NOW)
 
-    again = record(package(tmp_path / "q", **over), registry, ledger, actor="someone", now=NOW)
+    again = record(
+        package(tmp_path / "q", **over), lambda: registry, ledger, actor="someone", now=NOW
+    )
 
     assert again == (version, Stage.PRODUCTION if version == 1 else Stage.NONE)
 
@@ -173,7 +175,7 @@ def test_an_altered_package_is_not_handed_out(
     tmp_path: Path, registry: MlflowRegistry, ledger: Ledger
 ):
     """A byte changed in the registry's own folder is noticed before anything is served."""
-    record(package(tmp_path / "p"), registry, ledger, actor="someone", now=NOW)
+    record(package(tmp_path / "p"), lambda: registry, ledger, actor="someone", now=NOW)
     card = registry.package("digits", 1) / "card.md"
     card.write_text("# Digits: gate pass, really\n")
 
@@ -183,7 +185,7 @@ def test_an_altered_package_is_not_handed_out(
 
 def test_aliases_follow_and_leave(tmp_path: Path, registry: MlflowRegistry, ledger: Ledger):
     """An alias names its version, and is taken away when it names nothing."""
-    record(package(tmp_path / "p"), registry, ledger, actor="someone", now=NOW)
+    record(package(tmp_path / "p"), lambda: registry, ledger, actor="someone", now=NOW)
 
     registry.point("digits", {"champion": 1, "standby": None})
     first = dict(MlflowClient().get_registered_model("digits").aliases)
