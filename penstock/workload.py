@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -76,6 +77,36 @@ class Drift:
     """Of the columns called drifted, the share that may be so by chance."""
 
 
+class OnStale(StrEnum):
+    """What a look-up gives for a feature that is older than it may be."""
+
+    FALLBACK_TO_DEFAULT = "fallback_to_default"
+    SERVE_STALE = "serve_stale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freshness:
+    """How old a feature may be, and what to do when it is older; it is counted either way."""
+
+    feature: str
+    max_staleness: timedelta
+    on_stale: OnStale
+    default: Any = None
+    """Given instead by ``fallback_to_default``; None is a missing value."""
+
+    channels: tuple[str, ...] = ()
+    """Who is told: names of alert channels."""
+
+    def __post_init__(self) -> None:
+        _positive("Freshness", max_staleness_s=self.max_staleness.total_seconds())
+        object.__setattr__(self, "on_stale", OnStale(self.on_stale))
+        if self.on_stale is OnStale.SERVE_STALE and self.default is not None:
+            raise ValueError(
+                f"Freshness of {self.feature} serves the stale value and declares a default; leave "
+                "the default out, or fall back to it."
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataRules:
     """What a snapshot must satisfy before anything is trained on it."""
@@ -90,6 +121,9 @@ class DataRules:
     found: tuple[Found, ...] = ()
     drift: Drift | None = None
     """Between holdout and training rows, and from the reference snapshot where one is given."""
+
+    freshness: tuple[Freshness, ...] = ()
+    """How old features may be, when the snapshot is taken and when they are served."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle, Summary, read, write_json
-from penstock.datachecks import drift
+from penstock.datachecks import drift, freshness
 from penstock.datachecks.rules import Examined, examine, judge
 from penstock.stage import Refused, carry_out, verdict_of
 from penstock.verdict import Check, Outcome, Verdict
@@ -77,7 +77,8 @@ def _make(
         earlier = pq.read_table(reference.file("train.parquet"))
         pairs["train from reference"] = (earlier, parts["train"])
     checks = [e.check for found in examined.values() for e in found]
-    checks += [*_apart(parts, declared), *_found(snapshot, declared), *_drift(pairs, declared)]
+    checks += [*_apart(parts, declared), *_found(snapshot, declared), *_fresh(snapshot, declared)]
+    checks += _drift(pairs, declared)
     verdict = Verdict(tuple(checks))
     write_json(directory / "verdict.json", verdict.to_dict())
     profile = {name: _profile(rows, declared) for name, rows in parts.items()}
@@ -140,6 +141,23 @@ def _found(snapshot: Bundle, declared: Dataset) -> list[Check]:
             )
         )
     return checks
+
+
+def _fresh(snapshot: Bundle, declared: Dataset) -> list[Check]:
+    """Return whether the newest values were young enough when the data were taken."""
+    if not declared.data.freshness:
+        return []
+    proof = snapshot.json("proof.json")
+    newest = {
+        feature: None if (held := proof["newest"][view["name"]]) is None else _instant(held)
+        for view in snapshot.json("online.json")["views"]
+        for feature in view["features"]
+    }
+    return freshness.judge(declared.data.freshness, newest, as_of=_instant(proof["as_of"]))
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 Pairs = Mapping[str, tuple[pa.Table, pa.Table]]

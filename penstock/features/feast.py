@@ -9,36 +9,50 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+import mmh3
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureStore, FeatureView
+from feast.feature_view import DUMMY_ENTITY_ID
+from feast.feature_view_projection import FeatureViewProjection
 from google.protobuf.json_format import MessageToDict
 
-from penstock.features.join import Proof, View
+from penstock.features.join import JoinError, Proof, View
 from penstock.features.offline import PointInTimeJob, view_of
-from penstock.workload import root
+from penstock.online import KeyColumn, Layout, ViewLayout
+from penstock.workload import Freshness, root
 
 ONLINE = "online.db"
 
+DECLARED = "feature_store.yaml"
+
+KEY_VERSION = 3
+"""Feast's form of entity keys."""
+
 
 @contextmanager
-def opened(sources: Path, *, module: str, scratch: Path) -> Iterator[FeatureStore]:
+def opened(
+    sources: Path, *, module: str, scratch: Path, settings: Path | None = None
+) -> Iterator[FeatureStore]:
     """Yield a Feast store whose definitions are those of ``feature_repo/<module>.py``.
 
     Args:
         sources: Folder of the Parquet files that the definitions name.
         scratch: Folder for the registry and the online store.
+        settings: Another ``feature_store.yaml`` than that of ``feature_repo``.
     """
     # The definitions in feature_repo read these when they are imported, as `feast apply` does.
     os.environ["PENSTOCK_FEATURE_DATA"] = str(sources)
     os.environ["PENSTOCK_FEAST"] = str(scratch)
     with contextlib.redirect_stdout(io.StringIO()):
-        store = FeatureStore(repo_path=str(root() / "feature_repo"))
+        repo = root() / "feature_repo"
+        store = FeatureStore(repo_path=str(repo), fs_yaml_file=settings or repo / DECLARED)
         store.apply(_definitions(module))
         yield store
 
@@ -63,6 +77,63 @@ def views(store: FeatureStore, *, service: str) -> list[View]:
         )
         for p in projections
     ]
+
+
+def layout(
+    store: FeatureStore, *, service: str, definitions: str, freshness: Sequence[Freshness] = ()
+) -> Layout:
+    """Return where the store keeps the online values of a service.
+
+    Raises:
+        JoinError: A freshness limit is declared for a feature that the service does not have.
+    """
+    if (version := store.config.entity_key_serialization_version) != KEY_VERSION:
+        raise JoinError(
+            f"entity_key_serialization_version is {version}; online look-ups read {KEY_VERSION}."
+        )
+    held = [
+        _view_layout(store, p) for p in store.get_feature_service(service).feature_view_projections
+    ]
+    features = [name for view in held for name in view.features]
+    if absent := [f.feature for f in freshness if f.feature not in features]:
+        raise JoinError(
+            f"freshness is declared for {', '.join(absent)}, which {service} does not have; it has "
+            f"{', '.join(features)}."
+        )
+    return Layout(
+        project=store.project,
+        service=service,
+        definitions=definitions,
+        views=tuple(held),
+        freshness=tuple(freshness),
+    )
+
+
+def _view_layout(store: FeatureStore, projection: FeatureViewProjection) -> ViewLayout:
+    view = store.get_feature_view(projection.name)
+    keys = sorted(
+        (c for c in view.entity_columns if c.name != DUMMY_ENTITY_ID), key=lambda c: c.name
+    )
+    names = [f.name for f in projection.features]
+    return ViewLayout(
+        name=view.name,
+        keys=tuple(
+            KeyColumn(
+                name=c.name,
+                asked=projection.join_key_map.get(c.name, c.name),
+                kind=c.dtype.to_value_type().name,
+            )
+            for c in keys
+        ),
+        features=tuple(names),
+        fields=tuple(_field(view.name, name) for name in names),
+        ttl_s=view.ttl.total_seconds() if view.ttl else None,
+    )
+
+
+def _field(view: str, feature: str) -> str:
+    """Return a feature's field in Feast's Redis hashes: murmur3 of its name, little endian."""
+    return mmh3.hash(f"{view}:{feature}", signed=False).to_bytes(4, "little").hex()
 
 
 def revision(store: FeatureStore, *, sources: Path) -> str:
@@ -103,27 +174,39 @@ def join(store: FeatureStore, *, service: str, labels: pa.Table) -> tuple[pa.Tab
     return rows, job.proofs if isinstance(job, PointInTimeJob) else []
 
 
+def fill(store: FeatureStore, *, start: datetime, end: datetime) -> None:
+    """Copy each entity's newest values between two times to the online store."""
+    with _utc():
+        store.materialize(start, end)
+
+
 def materialize(
     store: FeatureStore, *, start: datetime, end: datetime, scratch: Path, online: Path
 ) -> None:
-    """Copy each entity's newest values between two times to the online store, and that to a file.
+    """Fill the online store, which must be SQLite's, and copy it to a file.
 
     The file appears whole or not at all.
 
     Args:
         scratch: The folder the store was opened with.
     """
-    store.materialize(start, end)
+    fill(store, start=start, end=end)
     part = online.with_name(f".part-{online.name}-{os.getpid()}")
     shutil.copy(scratch / ONLINE, part)
     part.replace(online)
 
 
-def look_up(
-    store: FeatureStore, *, service: str, keys: Sequence[dict[str, Any]]
-) -> dict[str, list[Any]]:
-    """Return online features by name, one value per entity."""
-    found = store.get_online_features(
-        features=store.get_feature_service(service), entity_rows=list(keys)
-    )
-    return found.to_dict()
+@contextmanager
+def _utc() -> Iterator[None]:
+    """Let local time be UTC in the block: Feast writes to SQLite what UTC would be if it were."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from feast import FeatureView
 from feast.data_source import DataSource
-from feast.feature_view import DUMMY_ENTITY_ID
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.file_source import FileSource, SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
@@ -201,7 +201,7 @@ class PointInTimeOfflineStore(OfflineStore):
             ttl=span,
             filesystem=filesystem,
         )
-        return PointInTimeJob(lambda: (newest(view, at=end), []))
+        return PointInTimeJob(lambda: (_keyed(newest(view, at=end), join_key_columns), []))
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -216,7 +216,8 @@ class PointInTimeOfflineStore(OfflineStore):
     ) -> PointInTimeJob:
         """Return every row between two times, both included."""
         filesystem, path = _located(config, _file(data_source))
-        named = [*join_key_columns, *feature_name_columns, timestamp_field]
+        keys = [k for k in join_key_columns if k != DUMMY_ENTITY_ID]
+        named = [*keys, *feature_name_columns, timestamp_field]
         named += [created_timestamp_column] if created_timestamp_column else []
 
         def work() -> tuple[pa.Table, list[Proof]]:
@@ -224,9 +225,16 @@ class PointInTimeOfflineStore(OfflineStore):
             for bound, compare in ((start_date, pc.greater_equal), (end_date, pc.less_equal)):
                 if bound is not None:
                     rows = rows.filter(compare(rows[timestamp_field], pa.scalar(_aware(bound))))
-            return rows, []
+            return _keyed(rows, join_key_columns), []
 
         return PointInTimeJob(work)
+
+
+def _keyed(rows: pa.Table, keys: list[str]) -> pa.Table:
+    """Return rows with a key column; Feast writes one for a view that has no entities, too."""
+    if any(k != DUMMY_ENTITY_ID for k in keys):
+        return rows
+    return rows.append_column(DUMMY_ENTITY_ID, pa.array([DUMMY_ENTITY_VAL] * len(rows)))
 
 
 def _naive_is_utc(config: RepoConfig) -> bool:

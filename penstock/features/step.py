@@ -17,12 +17,16 @@ from penstock.bundle import Summary, code_revision, write_json
 from penstock.features import snapshot
 from penstock.features.join import JoinError, View
 from penstock.features.planting import planted
+from penstock.online import Lookup, opened
 from penstock.stage import carry_out
 from penstock.verdict import Outcome
 from penstock.workload import Dataset
 
 SAMPLE = 64
 """Newest label rows whose online values are compared with their offline ones."""
+
+LAYOUT = "online.json"
+"""Where online values lie, for look-ups."""
 
 TIME = "event_timestamp"
 """The labels' timestamp column."""
@@ -32,8 +36,9 @@ def run(*, workload: str, out: Path, now: datetime) -> None:
     """Write the workload's training snapshot as a bundle at ``out``.
 
     The bundle holds ``train.parquet``, ``holdout.parquet``, ``attributes.parquet`` (sensitive ones,
-    kept apart, where there are any), ``online.db`` (the materialized online store) and
-    ``proof.json``: what was checked of the join, and what it was made from.
+    kept apart, where there are any), ``online.db`` (the materialized online store), ``online.json``
+    (how it is looked up) and ``proof.json``: what was checked of the join, and what it was made
+    from.
 
     Raises:
         SourceError: A feature source or the labels cannot be read as declared.
@@ -61,6 +66,7 @@ def _make(directory: Path, declared: Dataset) -> Summary:
     from penstock.features import feast  # noqa: PLC0415 - ten seconds; only when there is work
 
     data, service = workloads.part(declared.name, "data"), declared.feature_service
+    definitions = code_revision(*workloads.definitions(declared.name))
     with tempfile.TemporaryDirectory(prefix="penstock-feast-") as folder:
         scratch, sources = Path(folder), Path(folder) / "sources"
         sources.mkdir()
@@ -76,8 +82,19 @@ def _make(directory: Path, declared: Dataset) -> Summary:
             first, last = _span(views)
             online = directory / feast.ONLINE
             feast.materialize(store, start=first, end=last, scratch=scratch, online=online)
+            layout = feast.layout(
+                store,
+                service=service,
+                definitions=definitions,
+                freshness=declared.data.freshness,
+            )
+            write_json(directory / LAYOUT, layout.to_dict())
             apart = _apart(sources, rows)
-            compared = _compared(rows, store, views, service=service, at=last)
+            asking = Lookup(
+                replace(layout, freshness=()), opened(str(online), layout), clock=lambda: last
+            )
+            compared = _compared(rows, store, asking, service=service, at=last)
+            newest = {view.name: _newest(view, at=data.as_of()) for view in views}
     train, holdout = snapshot.split(rows, data.holdout(rows))
     _write(directory, train=train, holdout=holdout, **apart)
     keys = [*dict.fromkeys(k for v in views for k in v.label_keys), TIME]
@@ -94,10 +111,12 @@ def _make(directory: Path, declared: Dataset) -> Summary:
         "keys": {name: snapshot.key_hash(counts[name], keys) for name in ("labels", "joined")},
         "views": [asdict(p) for p in views_proved],
         "planted": list(asked.features),
-        "feature_definitions": code_revision(*workloads.definitions(declared.name)),
+        "feature_definitions": definitions,
         "registry": revision,
         "content": {n: snapshot.content_hash(counts[n]) for n in ("train", "holdout")},
         "online_compared": compared,
+        "as_of": data.as_of().isoformat(),
+        "newest": newest,
     }
     write_json(directory / "proof.json", proof)
     found, asked_for = sum(p.found for p in views_proved), sum(p.labels for p in views_proved)
@@ -121,21 +140,33 @@ def _span(views: list[View]) -> tuple[datetime, datetime]:
     return min(ends) - timedelta(seconds=1), max(ends) + timedelta(days=1)
 
 
-def _compared(rows: pa.Table, store: Any, views: list[View], *, service: str, at: datetime) -> int:
-    """Hold online values against the join at the same instant; return how many entities.
+def _newest(view: View, *, at: datetime) -> str | None:
+    """Return the newest event of a view that was known at a time, None if there is none."""
+    columns = view.columns
+    named = [columns.event, *([columns.created] if columns.created else [])]
+    rows = pq.read_table(view.path, columns=named, filesystem=view.filesystem)
+    for name in named:
+        rows = rows.filter(pc.less_equal(rows[name], pa.scalar(at).cast(rows[name].type)))
+    newest = pc.max(rows[columns.event]).as_py()
+    return None if newest is None else newest.isoformat()
+
+
+def _compared(rows: pa.Table, store: Any, online: Lookup, *, service: str, at: datetime) -> int:
+    """Hold served values against the join at the same instant; return how many entities.
 
     Raises:
         JoinError: A value differs in any bit.
     """
     from penstock.features import feast  # noqa: PLC0415 - as above
 
-    names = list(dict.fromkeys(k for v in views for k in v.label_keys))
+    names = list(dict.fromkeys(k.asked for v in online.layout.views for k in v.keys))
     newest = rows.take(pc.sort_indices(rows[TIME])).slice(max(0, len(rows) - SAMPLE))
     entities = newest.select(names).group_by(names).aggregate([]).select(names)
     instant = pa.array([at] * len(entities), pa.timestamp("us", "UTC"))
     offline, _ = feast.join(store, service=service, labels=entities.append_column(TIME, instant))
-    online = feast.look_up(store, service=service, keys=entities.to_pylist())
-    if skewed := snapshot.differing(offline, online, keys=names):
+    found = [f.values for f in online.get_many(entities.to_pylist())]
+    served = {name: [row[name] for row in found] for name in found[0]}
+    if skewed := snapshot.differing(offline, served, keys=names):
         raise JoinError(f"online and offline values differ in {', '.join(skewed)}.")
     return len(entities)
 

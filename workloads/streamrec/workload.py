@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from penstock.workload import Column, DataRules, Dataset, Drift, Found
+from penstock.workload import Column, DataRules, Dataset, Drift, Found, Freshness, OnStale
 
 WORKLOAD = Dataset(
     name="streamrec",
@@ -37,6 +37,16 @@ WORKLOAD = Dataset(
         found=(
             Found(view="user_activity", share=0.8),
             Found(view="item_activity", share=0.8),
+        ),
+        # Hourly jobs fill both; a model can do without what a dead job left behind.
+        freshness=tuple(
+            Freshness(
+                feature=name,
+                max_staleness=timedelta(hours=6),
+                on_stale=OnStale.FALLBACK_TO_DEFAULT,
+                channels=("recommendations",),
+            )
+            for name in ("user_rate_24h", "item_rate_24h")
         ),
         # Tastes and profiles fill up during the first days; their share of missing values moves.
         drift=Drift(columns=("category", "mobile", "user_rate_24h", "item_rate_24h")),

@@ -1,0 +1,20 @@
+"""Online features: what is known of one entity now, read from where Feast materialized it.
+
+Feast is not imported: a serving pod starts without it, and a look-up costs a few times the store's
+own client instead of Feast's registry look-ups.
+"""
+
+from penstock.online.layout import KeyColumn, Layout, OnlineError, ViewLayout
+from penstock.online.lookup import Counts, Found, Lookup
+from penstock.online.store import opened
+
+__all__ = [
+    "Counts",
+    "Found",
+    "KeyColumn",
+    "Layout",
+    "Lookup",
+    "OnlineError",
+    "ViewLayout",
+    "opened",
+]
