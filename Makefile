@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down status test check format lock golden bench clean
+.PHONY: help setup stores run up down status test check format lock golden bench clean
 
 help: ## print these lines
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | \
@@ -13,6 +13,9 @@ help: ## print these lines
 
 setup: ## make .venv from the lock; needs Python 3.11 and nothing else
 	@scripts/setup.sh
+
+stores: setup ## add Spark, PostgreSQL and DuckDB stores, for their tests and benchmarks
+	@scripts/setup.sh stores
 
 run: setup ## carry the digits workload through every stage and release it
 	@$(BIN)/penstock run digits $(ARGS)

@@ -3,6 +3,7 @@
 #
 # Needs Python 3.11 and nothing else: uv is used if there is one, and fetched if there is none.
 # Done once per change of the lock or of this script; a setup that was interrupted can be repeated.
+# With the word "stores", Feast's stores for larger data are added: Spark, PostgreSQL, DuckDB.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,6 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.venv
 bootstrap=.venv-bootstrap
 lock=requirements/all.txt
+stores=requirements/stores.txt
 stamp=$venv/.setup-stamp
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -104,26 +106,43 @@ SCRIPT
     chmod +x "$venv/bin/penstock"
 }
 
-wanted=$(cat "$lock" requirements/uv.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
-if [[ -x $venv/bin/python && $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then
-    exit 0
+hash_of() { cat "$@" requirements/uv.txt scripts/setup.sh | sha256sum | cut -d' ' -f1; }
+up_to_date() { [[ -x $venv/bin/python && $(cat "$1" 2>/dev/null) == "$2" ]]; }
+
+wanted=$(hash_of "$lock")
+wanted_stores=$(hash_of "$lock" "$stores")
+if up_to_date "$stamp" "$wanted"; then
+    if [[ ${1:-} != stores ]] || up_to_date "$stamp-stores" "$wanted_stores"; then
+        exit 0
+    fi
 fi
 
 python=$(find_python)
 uv=$(find_uv "$python")
 follow_pip_settings "$python"
 export UV_PYTHON_DOWNLOADS=never
+quiet=(--quiet)
+[[ ! -t 2 ]] || quiet=()
 
-rm -f "$stamp"
+if [[ ${1:-} == stores ]] && up_to_date "$stamp" "$wanted"; then
+    say "adding Feast's stores for larger data to $venv"
+    "$uv" pip install "${quiet[@]}" --require-hashes --python "$venv/bin/python" -r "$stores"
+    printf '%s\n' "$wanted_stores" >"$stamp-stores"
+    say "done in $SECONDS s"
+    exit 0
+fi
+
+rm -f "$stamp" "$stamp-stores"
 if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
     say "making $venv"
     rm -rf "$venv"
     "$uv" venv --quiet --python "$(command -v "$python")" "$venv"
 fi
 say "installing $(grep -c '^[a-zA-Z0-9].*==' "$lock") locked packages into $venv"
-quiet=(--quiet)
-[[ ! -t 2 ]] || quiet=()
 "$uv" pip sync "${quiet[@]}" --require-hashes --python "$venv/bin/python" "$lock"
 make_importable
 printf '%s\n' "$wanted" >"$stamp"
 say "done in $SECONDS s"
+if [[ ${1:-} == stores ]]; then
+    exec scripts/setup.sh stores
+fi

@@ -24,13 +24,17 @@ from feast.feature_view_projection import FeatureViewProjection
 from google.protobuf.json_format import MessageToDict
 
 from penstock.features.join import JoinError, Proof, View
-from penstock.features.offline import PointInTimeJob, view_of
+from penstock.features.offline import PointInTimeJob, PointInTimeOfflineStoreConfig, view_of
 from penstock.online import KeyColumn, Layout, ViewLayout
 from penstock.workload import Freshness, root
 
 ONLINE = "online.db"
 
 DECLARED = "feature_store.yaml"
+
+OWN_STORE = PointInTimeOfflineStoreConfig().type
+
+_ROW = "penstock_row"
 
 KEY_VERSION = 3
 """Feast's form of entity keys."""
@@ -166,12 +170,45 @@ def _timeless(said: Any) -> Any:
 
 
 def join(store: FeatureStore, *, service: str, labels: pa.Table) -> tuple[pa.Table, list[Proof]]:
-    """Return the labels with every feature of the service as known at each label's time."""
+    """Return the labels with every feature of the service as known at each label's time.
+
+    Our own store keeps rows and their order, and gives a proof per view. Of another, only what was
+    known is asked for too, each label row is numbered, and the rows come back in order.
+
+    Raises:
+        JoinError: The store lost or doubled rows.
+    """
+    wanted = store.get_feature_service(service)
+    if store.config.offline_config["type"] == OWN_STORE:
+        job = store.get_historical_features(entity_df=labels.to_pandas(), features=wanted)
+        rows = job.to_arrow()
+        return rows, job.proofs if isinstance(job, PointInTimeJob) else []
+    return _elsewhere(store, wanted, labels), []
+
+
+def _elsewhere(store: FeatureStore, wanted: FeatureService, labels: pa.Table) -> pa.Table:
+    """Join by a store that is not ours."""
+    kind, numbers = store.config.offline_config["type"], range(len(labels))
+    numbered = labels.append_column(_ROW, pa.array(numbers, pa.int64()))
     job = store.get_historical_features(
-        entity_df=labels.to_pandas(), features=store.get_feature_service(service)
+        entity_df=numbered.to_pandas(), features=wanted, filter_by_created_timestamp=True
     )
     rows = job.to_arrow()
-    return rows, job.proofs if isinstance(job, PointInTimeJob) else []
+    if len(rows) > len(labels):
+        # SQL stores return a label row once for each of several feature rows of the same key and
+        # times; where those say the same, that is no difference.
+        rows = rows.group_by(rows.column_names).aggregate([]).select(rows.column_names)
+    rows = rows.sort_by(_ROW)
+    if rows[_ROW].to_pylist() != list(numbers):
+        raise JoinError(
+            f"the {kind} store was given {len(labels)} label rows and returned {len(rows)}: it "
+            "lost some, or two feature rows of one key and one pair of times differ. Use "
+            f"{OWN_STORE}."
+        )
+    for name in rows.column_names:
+        if name not in numbered.column_names:
+            labels = labels.append_column(name, rows[name])
+    return labels
 
 
 def fill(store: FeatureStore, *, start: datetime, end: datetime) -> None:

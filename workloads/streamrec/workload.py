@@ -38,11 +38,11 @@ WORKLOAD = Dataset(
             Found(view="user_activity", share=0.8),
             Found(view="item_activity", share=0.8),
         ),
-        # Hourly jobs fill both; a model can do without what a dead job left behind.
+        # As long as the views keep values, so that serving falls back only where training had none.
         freshness=tuple(
             Freshness(
                 feature=name,
-                max_staleness=timedelta(hours=6),
+                max_staleness=timedelta(days=2),
                 on_stale=OnStale.FALLBACK_TO_DEFAULT,
                 channels=("recommendations",),
             )
