@@ -169,18 +169,30 @@ class RedisStore:
             raise self._silent(e) from e
 
     def read(self, keys: Sequence[Key]) -> list[Stored]:
-        """Return what is stored of each key, in one exchange."""
+        """Return what is stored of each key, in one exchange.
+
+        Views of the same entity share a hash, and are asked for together.
+        """
+        sharing: dict[bytes, list[int]] = {}
+        for at, (_, key) in enumerate(keys):
+            sharing.setdefault(key, []).append(at)
         try:
             with self._client.pipeline(transaction=False) as pipe:
-                for view, key in keys:
-                    pipe.execute_command("HMGET", key + self._project, *self._fields[view])
+                for key, places in sharing.items():
+                    fields = [f for at in places for f in self._fields[keys[at][0]]]
+                    pipe.execute_command("HMGET", key + self._project, *fields)
                 replies: list[list[bytes | None]] = pipe.execute()
         except self._errors as e:
             raise self._silent(e) from e
-        return [
-            (None if reply[-1] is None else timestamp_us(reply[-1]), reply[:-1])
-            for reply in replies
-        ]
+        found: list[Stored] = [(None, ())] * len(keys)
+        for places, reply in zip(sharing.values(), replies, strict=True):
+            first = 0
+            for at in places:
+                last = first + len(self._fields[keys[at][0]]) - 1
+                event = reply[last]
+                found[at] = (None if event is None else timestamp_us(event), reply[first:last])
+                first = last + 1
+        return found
 
     def _silent(self, error: Exception) -> OnlineError:
         return OnlineError(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -92,13 +92,15 @@ def js_distance(reference_k: NDArray[np.integer], other_k: NDArray[np.integer]) 
 
 def _chi_squared(value: float, statistic: float, scale: float, bins: int) -> Distance:
     freedom = max(1, bins - 1)
-    noise = scale * float(stats.chi2.isf(CHANCE, freedom))
-    return Distance(value=value, noise=noise, p=float(stats.chi2.sf(statistic, freedom)))
+    noise = scale * float(special.chdtri(freedom, CHANCE))
+    return Distance(value=value, noise=noise, p=float(special.chdtrc(freedom, statistic)))
 
 
 def ks_distance(reference_n: Floats, other_m: Floats) -> Distance:
     """Return the two-sample Kolmogorov-Smirnov statistic, with the asymptotic law's noise and p."""
     n, m = len(reference_n), len(other_m)
+    from scipy import stats  # noqa: PLC0415 - half a second, and every command imports this module
+
     found: Any = stats.ks_2samp(reference_n, other_m, method="asymp")
     noise = float(special.kolmogi(CHANCE)) * math.sqrt((n + m) / (n * m))
     return Distance(value=float(found.statistic), noise=noise, p=float(found.pvalue))
