@@ -66,9 +66,9 @@ def grown(folder: Path, *, labels: int, millions: tuple[float, ...]) -> list[dic
 
 def drawn(growth: list[dict[str, Any]], path: Path) -> None:
     """Draw CPU seconds and memory over feature rows, beside n log n."""
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("svg")
+    mpl.use("svg")
     from matplotlib import pyplot as plt
 
     rows = [g["features"] for g in growth]

@@ -53,7 +53,7 @@ def ours(folder: Path) -> Join:
 
 
 def polars(folder: Path) -> Join:
-    """A hand-written polars join_asof of the same rule: known by then, newest event, not expired."""
+    """A hand-written polars join_asof of the same rule: known by then, newest, not expired."""
     import polars as pl
 
     def newest_so_far(name: str, key: str, names: list[str], asked: Any) -> Any:

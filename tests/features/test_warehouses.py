@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -169,6 +170,8 @@ def made(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, Tables], Any]]:
     """Return a function that makes a Feast store of a kind."""
+    # Spark sets a handler for Ctrl-C that outlives it.
+    handler = signal.getsignal(signal.SIGINT)
     spark_used: list[bool] = []
 
     def make(kind: str, tables: Tables) -> Any:
@@ -185,6 +188,7 @@ def made(
         session = SparkSession.getActiveSession()
         if session is not None:
             session.stop()
+        signal.signal(signal.SIGINT, handler)
 
 
 def asked(store: Any, tables: Tables, **options: Any) -> pd.DataFrame:
