@@ -45,7 +45,7 @@ TABLES = (
 
 
 def write(folder: Path, *, features: int, labels: int, seed: int = 1) -> None:
-    """Write ``labels.parquet`` and a file per view; of fifty rows one is known up to two days late."""
+    """Write ``labels.parquet`` and a file per view; one row in fifty is known days late."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"user_id": max(10, labels // 10), "item_id": max(10, labels // 50)}
