@@ -23,11 +23,15 @@ from penstock.cli import run as runs
 from penstock.cli import stages
 from penstock.cli.home import DISK_FULL, HomeError, home, locked, run_id
 from penstock.cli.screen import Screen, coloured, row
+from penstock.datachecks.served import run as run_skew
 from penstock.ledger import Ledger, LedgerError, champion
+from penstock.online import OnlineError
+from penstock.online.served import read_served
 from penstock.rollout import step as rollout
 from penstock.rollout.plane import Plane, PlaneError
 from penstock.stage import Refused
-from penstock.workload import UnknownWorkload, load
+from penstock.verdict import Outcome
+from penstock.workload import UnknownWorkload, load, load_data
 
 PORT = 8780
 
@@ -71,6 +75,10 @@ def run(
     ] = BreakOn.LIVE,
     port: Port = PORT,
     release: Annotated[bool, typer.Option(help="Stop after registering.")] = True,
+    served: Annotated[
+        Path | None,
+        typer.Option(help="Log of served features; a release begins only if they are not skewed."),
+    ] = None,
 ) -> None:
     """Carry a workload from features to live traffic.
 
@@ -81,6 +89,8 @@ def run(
     """
     console, held, now = Console(highlight=False), home(), datetime.now(UTC)
     load(workload)
+    if served is not None:
+        read_served(served)
     fault = None
     if break_challenger is not None:
         fault = rollout.Fault(kind=break_challenger, on=break_on)
@@ -91,11 +101,36 @@ def run(
         port=port,
         actor=getpass.getuser(),
         release=release,
+        served=served,
     )
     with locked(held):
         record = runs.carry(asked, held, run_id(now), Screen(console), now=now)
     _summary(console, record)
     raise typer.Exit(runs.EXIT.get(record.outcome, 1))
+
+
+@app.command()
+def skew(
+    workload: Workload,
+    snapshot: Annotated[Path, typer.Option(help="Folder of the snapshot it was trained on.")],
+    served: Annotated[Path, typer.Option(help="Log of served features.")],
+    out: Annotated[Path, typer.Option(help="Folder for the verdict; must not exist.")],
+) -> None:
+    """Hold features as they were served against the training rows.
+
+    Example: penstock skew digits --snapshot SNAPSHOT --served served.jsonl --out skew
+
+    Exit codes: 0 no skew; 2 wrong call; 4 skewed, or too few look-ups to tell.
+    """
+    load_data(workload)
+    bundle = run_skew(
+        workload=workload, snapshot=snapshot, served=served, out=out, now=datetime.now(UTC)
+    )
+    outcome, line = bundle.summary.outcome, bundle.summary.line
+    console = Console(highlight=False)
+    console.print(Text.assemble(coloured(outcome), f": {line}"))
+    if outcome != Outcome.PASS:
+        raise typer.Exit(runs.EXIT["data refused"])
 
 
 def _summary(console: Console, record: runs.Record) -> None:
@@ -248,6 +283,7 @@ EXPECTED = (
     HomeError,
     UnknownWorkload,
     BundleError,
+    OnlineError,
     LedgerError,
     PlaneError,
     Refused,

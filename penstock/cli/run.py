@@ -19,6 +19,7 @@ from typing import Any
 from penstock.bundle import write_json
 from penstock.cli.home import DISK_FULL, Home
 from penstock.cli.screen import Screen, tick_text
+from penstock.datachecks.served import run as run_skew
 from penstock.ledger import (
     REGISTERED,
     Entry,
@@ -30,6 +31,7 @@ from penstock.ledger import (
     stage_of,
 )
 from penstock.rollout import step as rollout
+from penstock.verdict import Outcome
 from penstock.workload import load
 
 EXIT = {
@@ -90,6 +92,8 @@ class Request:
     port: int
     actor: str
     release: bool = True
+    served: Path | None = None
+    """Log of served features that must not be skewed before a release begins."""
 
 
 def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: datetime) -> Record:
@@ -111,7 +115,7 @@ def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: dat
         _pipeline(request, record, root, ledger, screen)
         if record.version is not None and request.release:
             screen.heading("Release")
-            _release(request, record, held, ledger, screen)
+            _release(request, record, held, root, ledger, screen)
     except KeyboardInterrupt:
         record.outcome, record.reason = "interrupted", "stopped by the operator"
     finally:
@@ -229,10 +233,17 @@ def _reason(said: str | None) -> str:
     return said or "no reason was given"
 
 
-def _release(request: Request, record: Record, held: Home, ledger: Ledger, screen: Screen) -> None:
+def _release(
+    request: Request, record: Record, held: Home, root: Path, ledger: Ledger, screen: Screen
+) -> None:
     if record.version is None:
         raise ValueError("there is no version to release")
     images = Path(record.bundles["snapshot"]) / "holdout.parquet"
+    skew = None
+    if request.served is not None:
+        skew = _skew(request.served, record, root, screen)
+        if record.outcome == "data refused":
+            return
     result = rollout.run(
         workload=record.workload,
         version=record.version,
@@ -243,11 +254,31 @@ def _release(request: Request, record: Record, held: Home, ledger: Ledger, scree
         actor=request.actor,
         port=request.port,
         emit=lambda event: _step(event, screen),
+        skew=skew,
     )
     record.release = asdict(result)
     record.outcome, record.reason = result.outcome, result.reason
     if serving_order(ledger.entries(record.workload)):
         record.url = f"http://127.0.0.1:{request.port}/v2/models/{record.workload}/infer"
+
+
+def _skew(served: Path, record: Record, root: Path, screen: Screen) -> Path:
+    """Hold a log of served features against the training rows; only a pass lets a release begin."""
+    screen.working("skew")
+    begun, out = time.monotonic(), root / "skew"
+    bundle = run_skew(
+        workload=record.workload,
+        snapshot=Path(record.bundles["snapshot"]),
+        served=served,
+        out=out,
+        now=datetime.now(UTC),
+    )
+    line, outcome = bundle.summary.line, bundle.summary.outcome
+    screen.done("skew", time.monotonic() - begun, outcome, line)
+    record.bundles["skew"] = str(out)
+    if outcome != Outcome.PASS:
+        record.outcome, record.reason = "data refused", f"features are served otherwise: {line}"
+    return out
 
 
 def _step(event: Mapping[str, Any], screen: Screen) -> None:

@@ -8,6 +8,8 @@ from penstock.online.layout import KeyColumn, Layout, OnlineError, ViewLayout
 from penstock.online.lookup import Counts, Found, Lookup
 from penstock.online.store import opened
 
+# penstock.online.served is left out: a pod that only looks up needs no pyarrow.
+
 __all__ = [
     "Counts",
     "Found",

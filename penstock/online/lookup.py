@@ -55,13 +55,17 @@ class Lookup:
         store: Store,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        served: Callable[[Mapping[str, Any], Found, datetime], None] | None = None,
     ) -> None:
         """Prepare look-ups.
+
+        Args:
+            served: Told entity, features and time of each look-up, for a log; must not wait.
 
         Raises:
             OnlineError: A view is keyed by a type that has no stored form.
         """
-        self._layout, self._store, self._clock = layout, store, clock
+        self._layout, self._store, self._clock, self._served = layout, store, clock, served
         self._views = [_View(view, layout.freshness) for view in layout.views]
         self.counts = Counts()
 
@@ -95,7 +99,8 @@ class Lookup:
         except OnlineError:
             self.counts.failed += len(entities)
             raise
-        now_us = (self._clock() - _EPOCH) // _MICROSECOND
+        now = self._clock()
+        now_us = (now - _EPOCH) // _MICROSECOND
         found: list[Found] = []
         for _ in entities:
             values: dict[str, Any] = {}
@@ -105,6 +110,9 @@ class Lookup:
                 age_us = None if event_us is None else now_us - event_us
                 view.fill(values, stale, age_us, held, self.counts)
             found.append(Found(values=values, stale=tuple(stale)))
+        if self._served is not None:
+            for entity, one in zip(entities, found, strict=True):
+                self._served(entity, one, now)
         return found
 
 

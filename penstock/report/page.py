@@ -102,11 +102,13 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _sections(record: Record) -> list[str]:
+    served = "skew" in record["bundles"]
     return [
         _section(record, "Data", "data_verdict", _data),
         _section(record, "Training", "model", _training),
         _section(record, "Equivalence ladder", "ladder", _ladder),
         _section(record, "Gate", "verdict", _gate),
+        *([_section(record, "Served features", "skew", _skew)] if served else []),
         _release(record),
         _section(record, "Lineage", "package", _lineage),
     ]
@@ -185,6 +187,11 @@ def _gate(bundle: Bundle) -> str:
     against = "the champion" if scores["champion"] else "nobody: no version served yet"
     said = f"<p>The graph that serves, on the holdout, against {against}.</p>"
     return said + _plot(plots.gate(scores)) + _checks(bundle.json("verdict.json"))
+
+
+def _skew(bundle: Bundle) -> str:
+    said = "<p>Features as they were served, against the training rows.</p>"
+    return said + _checks(bundle.json("verdict.json"))
 
 
 def _checks(verdict: Record) -> str:

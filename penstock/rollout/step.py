@@ -19,6 +19,7 @@ from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, 
 from penstock.rollout.evidence import LogReader
 from penstock.rollout.plane import Plane, SlotFailed
 from penstock.rollout.table import SLOTS, TrafficTable
+from penstock.stage import require_pass
 from penstock.workload import Rollout, load
 
 READY_TIMEOUT_S = 90.0
@@ -61,14 +62,21 @@ def run(
     actor: str,
     port: int,
     emit: Callable[[Mapping[str, Any]], None],
+    skew: Path | None = None,
 ) -> Result:
     """Release a version over the champion, or as the first; leave the champion answering.
 
+    Args:
+        skew: Verdict on features as they are served; nothing starts unless it is a pass.
+
     Raises:
+        Refused: The skew verdict is no pass.
         BundleError: A package is not whole.
         PlaneError: The servers could not be started; the text says what to do.
     """
     declared = load(workload)
+    if skew is not None:
+        require_pass(skew, kind="skew-verdict")
     entries = ledger.entries(workload)
     serving = champion(entries)
     read(Path(package_of(entries, version)), kind="package")

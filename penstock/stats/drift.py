@@ -103,7 +103,9 @@ def ks_distance(reference_n: Floats, other_m: Floats) -> Distance:
 
     found: Any = stats.ks_2samp(reference_n, other_m, method="asymp")
     noise = float(special.kolmogi(CHANCE)) * math.sqrt((n + m) / (n * m))
-    return Distance(value=float(found.statistic), noise=noise, p=float(found.pvalue))
+    # A difference of two shares: one in ten is to be no more than 0.1.
+    value = round(float(found.statistic), 12)
+    return Distance(value=value, noise=noise, p=float(found.pvalue))
 
 
 def edges(reference_n: Floats, bins: int = BINS) -> Floats:
