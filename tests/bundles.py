@@ -52,6 +52,7 @@ def snapshot(
     train: pa.Table | None = None,
     holdout: pa.Table | None = None,
     proof: object = PROOF,
+    online: object = None,
 ) -> Path:
     """Write a snapshot bundle; the parts default to the real ones."""
     whole = rows()
@@ -63,6 +64,8 @@ def snapshot(
         pq.write_table(holdout, folder / "holdout.parquet")
         if proof is not None:
             write_json(folder / "proof.json", proof)
+        if online is not None:
+            write_json(folder / "online.json", online)
 
     return bundle(path, "snapshot", make).path
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,6 +104,22 @@ def test_the_step_refuses_and_names_every_rule(tmp_path: Path):
         datachecks.run(workload="digits", snapshot=source, out=tmp_path / "out", now=bundles.NOW)
 
     assert read(tmp_path / "out").json("verdict.json")["outcome"] == "fail"
+
+
+def test_rows_that_break_a_rule_are_written_out_with_their_keys(tmp_path: Path):
+    """Part, rule, row number and key; rules that hold and rules about columns list no rows."""
+    bad = with_value("label", 12).drop_columns(["ink_spread"])
+    source = bundles.snapshot(tmp_path / "in", train=bad.slice(0, 1197), holdout=bad.slice(1, 700))
+
+    with pytest.raises(Refused):
+        datachecks.run(workload="digits", snapshot=source, out=tmp_path / "out", now=bundles.NOW)
+
+    listed = pq.read_table(read(tmp_path / "out").file("failing.parquet")).to_pylist()
+    keys = [f'{{"capture_id": {i}}}' for i in bad["capture_id"].to_pylist()[:3]]
+    assert [tuple(row.values()) for row in listed] == [
+        *(("train", "label range", i, keys[i]) for i in range(3)),
+        *(("holdout", "label range", i, keys[i + 1]) for i in range(2)),
+    ]
 
 
 def test_a_half_written_snapshot_is_refused(tmp_path: Path):

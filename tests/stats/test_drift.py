@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -94,3 +95,12 @@ def test_missing_values_are_a_bin_of_their_own():
     values = np.array([0.1, 0.9, np.nan, np.nan])
 
     assert drift.counts(values, np.array([0.5])).tolist() == [1, 1, 2]
+
+
+def test_m4_how_long_a_thousand_labels_take():
+    """At one a second, and at a hundred a day."""
+    assert drift.collecting(1_000, each=timedelta(seconds=1)) == timedelta(seconds=1_000)
+    assert (
+        round(drift.collecting(1_000, each=timedelta(seconds=1)) / timedelta(minutes=1), 1) == 16.7
+    )
+    assert drift.collecting(1_000, each=timedelta(days=1) / 100) == timedelta(days=10)
