@@ -69,8 +69,24 @@ def _definitions(module: str) -> list[Any]:
 
 
 def views(store: FeatureStore, *, service: str) -> list[View]:
-    """Return the views of a service as the join sees them."""
-    projections = store.get_feature_service(service).feature_view_projections
+    """Return the views of a service as the join sees them.
+
+    Raises:
+        JoinError: There is no such service, or it names a view that is not defined.
+    """
+    there = {s.name: s for s in store.list_feature_services()}
+    if service not in there:
+        raise JoinError(
+            f"no feature service {service!r} is defined; there is {', '.join(there) or 'none'}. "
+            "Define it in feature_repo, or name another in the workload."
+        )
+    projections = there[service].feature_view_projections
+    defined = [v.name for v in store.list_feature_views()]
+    if absent := [p.name for p in projections if p.name not in defined]:
+        raise JoinError(
+            f"feature service {service} names view {', '.join(absent)}, which is not defined; "
+            f"there is {', '.join(defined)}."
+        )
     return [
         view_of(
             store.config,

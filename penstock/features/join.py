@@ -98,6 +98,29 @@ def joined(
     return result, proofs
 
 
+def check(labels: pa.Table, views: Sequence[View]) -> None:
+    """Look at every source's schema before anything is read or planted.
+
+    Raises:
+        SourceError: A source is not whole, lacks a column, or keys its rows by another type.
+    """
+    none = labels.slice(0, 0)
+    for view in views:
+        _require_keys(labels, view)
+        with Source(view.path, view.columns, filesystem=view.filesystem) as source:
+            source.require([*view.features.values()])
+            types = [source.schema.field(k).type for k in view.columns.keys]
+            Keys([_whole(none[k]) for k in view.label_keys], types, rows=0)
+
+
+def _require_keys(labels: pa.Table, view: View) -> None:
+    if absent := [k for k in view.label_keys if k not in labels.column_names]:
+        raise SourceError(
+            f"view {view.name} is keyed by {', '.join(absent)}, which the labels do not have; they "
+            f"hold {', '.join(labels.column_names)}."
+        )
+
+
 def newest(view: View, *, at: datetime) -> pa.Table:
     """Return each entity's newest row known at a time, with its keys; for the online store.
 
@@ -117,11 +140,7 @@ def newest(view: View, *, at: datetime) -> pa.Table:
 
 def _view(labels: pa.Table, times_m: Ints, view: View) -> tuple[dict[str, pa.Array], Proof]:
     """Return one view's columns in the order of the labels."""
-    if absent := [k for k in view.label_keys if k not in labels.column_names]:
-        raise SourceError(
-            f"view {view.name} is keyed by {', '.join(absent)}, which the labels do not have; they "
-            f"hold {', '.join(labels.column_names)}."
-        )
+    _require_keys(labels, view)
     with Source(view.path, view.columns, filesystem=view.filesystem) as source:
         types = [source.schema.field(k).type for k in view.columns.keys]
         keys = Keys([_whole(labels[k]) for k in view.label_keys], types, rows=len(labels))

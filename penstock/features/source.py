@@ -284,6 +284,18 @@ class Source:
         held = Held(codes[:n], event[:n], None if created is None else created[:n])
         return Found(held, rows[:n])
 
+    def require(self, names: Sequence[str]) -> None:
+        """Refuse a source without one of these columns.
+
+        Raises:
+            SourceError: It has no such column.
+        """
+        if absent := [n for n in names if n not in self.schema.names]:
+            raise SourceError(
+                f"{self._path} has no column {', '.join(absent)}; it holds "
+                f"{', '.join(self.schema.names)}."
+            )
+
     def entities(self) -> pa.Table:
         """Return every entity once."""
         keys = list(self._columns.keys)
@@ -346,11 +358,7 @@ class Source:
         Raises:
             SourceError: The source has no such column.
         """
-        if absent := [n for n in names if n not in self.schema.names]:
-            raise SourceError(
-                f"{self._path} has no column {', '.join(absent)}; it holds "
-                f"{', '.join(self.schema.names)}."
-            )
+        self.require(names)
         parts: list[pa.RecordBatch] = []
         start = 0
         for _, file in self._files:

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from penstock import workload as workloads
 from penstock.bundle import Summary, code_revision, write_json
 from penstock.features import snapshot
-from penstock.features.join import JoinError, View
+from penstock.features.join import JoinError, View, check
 from penstock.features.planting import planted
+from penstock.features.source import SourceError, ticks
 from penstock.online import Lookup, opened
 from penstock.stage import carry_out
 from penstock.verdict import Outcome
@@ -71,10 +72,12 @@ def _make(directory: Path, declared: Dataset) -> Summary:
         scratch, sources = Path(folder), Path(folder) / "sources"
         sources.mkdir()
         data.write(sources)
-        written = pq.read_table(sources / "labels.parquet")
+        written = _labels(sources / "labels.parquet", at=data.as_of())
         labels = snapshot.known(written, time=TIME, delay=declared.label_delay, as_of=data.as_of())
         with feast.opened(sources, module=declared.name, scratch=scratch) as store:
             views = feast.views(store, service=service)
+            check(labels, views)
+            newest = {view.name: _newest(view, at=data.as_of()) for view in views}
             with planted(labels, views, time=TIME) as asked:
                 joined, proofs = feast.join(store, service=service, labels=asked.labels)
                 rows = snapshot.on_labels(asked.gathered(joined), labels)
@@ -94,7 +97,6 @@ def _make(directory: Path, declared: Dataset) -> Summary:
                 replace(layout, freshness=()), opened(str(online), layout), clock=lambda: last
             )
             compared = _compared(rows, store, asking, service=service, at=last)
-            newest = {view.name: _newest(view, at=data.as_of()) for view in views}
     train, holdout = snapshot.split(rows, data.holdout(rows))
     _write(directory, train=train, holdout=holdout, **apart)
     keys = [*dict.fromkeys(k for v in views for k in v.label_keys), TIME]
@@ -140,15 +142,53 @@ def _span(views: list[View]) -> tuple[datetime, datetime]:
     return min(ends) - timedelta(seconds=1), max(ends) + timedelta(days=1)
 
 
+def _labels(path: Path, *, at: datetime) -> pa.Table:
+    """Return the label rows.
+
+    Raises:
+        SourceError: They cannot be read.
+        JoinError: Some happened after the data were taken.
+    """
+    try:
+        rows = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as e:
+        raise SourceError(f"the labels cannot be read: {e}; write labels.parquet again.") from e
+    if TIME not in rows.column_names:
+        held = ", ".join(rows.column_names)
+        raise SourceError(f"the labels have no column {TIME!r}; they hold {held}.")
+    _refuse_future(rows, TIME, "the labels", at=at)
+    return rows
+
+
 def _newest(view: View, *, at: datetime) -> str | None:
-    """Return the newest event of a view that was known at a time, None if there is none."""
+    """Return the newest event of a view that was known at a time, None if there is none.
+
+    Raises:
+        JoinError: A row happened after that time.
+    """
     columns = view.columns
     named = [columns.event, *([columns.created] if columns.created else [])]
     rows = pq.read_table(view.path, columns=named, filesystem=view.filesystem)
-    for name in named:
-        rows = rows.filter(pc.less_equal(rows[name], pa.scalar(at).cast(rows[name].type)))
+    naive = columns.naive_is_utc
+    _refuse_future(rows, columns.event, f"view {view.name}", at=at, naive_is_utc=naive)
+    if columns.created:
+        known = pa.scalar(at).cast(rows[columns.created].type)
+        rows = rows.filter(pc.less_equal(rows[columns.created], known))
     newest = pc.max(rows[columns.event]).as_py()
     return None if newest is None else newest.isoformat()
+
+
+def _refuse_future(
+    rows: pa.Table, name: str, where: str, *, at: datetime, naive_is_utc: bool = False
+) -> None:
+    whole = pa.concat_arrays([*rows[name].chunks, pa.array([], rows[name].type)])
+    times, _ = ticks(whole, name=name, naive_is_utc=naive_is_utc)
+    limit = int(at.timestamp() * 1_000_000) * 1000
+    if late := int((times > limit).sum()):
+        raise JoinError(
+            f"{late} of {len(rows)} rows of {where} have a {name} after {at}, when the data were "
+            "taken; mend the clock or the unit of their source."
+        )
 
 
 def _compared(rows: pa.Table, store: Any, online: Lookup, *, service: str, at: datetime) -> int:

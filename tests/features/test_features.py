@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock import features
+from penstock import features, workload
 from penstock.bundle import read
 from penstock.features.join import JoinError
 from penstock.features.snapshot import (
@@ -24,7 +27,10 @@ from penstock.features.snapshot import (
     on_labels,
     split,
 )
+from penstock.features.source import SourceError
+from penstock.workload import load
 from tests import bundles
+from workloads.digits import data
 
 STAMP = pa.timestamp("us", tz="UTC")
 T = datetime(2026, 1, 5, tzinfo=UTC)
@@ -114,6 +120,101 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path):
 
     first, second = read(tmp_path / "a"), read(tmp_path / "b")
     assert first.manifest["files"] == second.manifest["files"]
+
+
+def rewritten(name: str, change: Any) -> Any:
+    """Return a breaker that changes one Parquet file after all were written."""
+
+    def broken(folder: Path) -> None:
+        path = folder / f"{name}.parquet"
+        pq.write_table(change(pq.read_table(path)), path)
+
+    return broken
+
+
+def cut(folder: Path) -> None:
+    """Lose the end of the feature source."""
+    path = folder / "captures.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def unreadable_labels(folder: Path) -> None:
+    """Leave something that is no Parquet file."""
+    (folder / "labels.parquet").write_bytes(b"label\n1\n")
+
+
+def in_the_future(rows: pa.Table) -> pa.Table:
+    """Take seconds for milliseconds in the last row."""
+    times = rows["event_timestamp"].to_pylist()
+    return bundles.replaced(
+        rows, "event_timestamp", pa.array([*times[:-1], times[-1].replace(year=2090)], STAMP)
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (cut, "captures.parquet is not a whole Parquet file"),
+        (unreadable_labels, "the labels cannot be read"),
+        (rewritten("labels", lambda t: t.slice(0, 0)), "none of 0 labels was known"),
+        (rewritten("labels", lambda t: t.drop_columns(["event_timestamp"])),
+         "the labels have no column 'event_timestamp'; they hold capture_id"),
+        (rewritten("labels", in_the_future), "1 of 1797 rows of the labels have a event_timestamp"),
+        (rewritten("captures", in_the_future), "1 of 1797 rows of view capture_ink have a"),
+        (rewritten("captures", lambda t: bundles.replaced(
+            t, "capture_id", [str(v) for v in t["capture_id"].to_pylist()])),
+         "the labels' key is int64 and the source's is string"),
+        (rewritten("captures", lambda t: t.drop_columns(["ink_mean"])), "has no column ink_mean"),
+    ],
+)  # fmt: skip
+def test_sources_that_cannot_be_joined_are_refused_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any, said: str
+):
+    """Each with its own sentence, at the stage's door; no half of a snapshot stays."""
+    write = data.write
+
+    def written(folder: Path) -> None:
+        write(folder)
+        broken(folder)
+
+    monkeypatch.setattr(data, "write", written)
+
+    with pytest.raises((JoinError, SourceError), match=said):
+        features.run(workload="digits", out=tmp_path / "out", now=bundles.NOW)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_that_is_not_defined_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With those that are."""
+    declared = replace(load("digits"), feature_service="digits_v9")
+    monkeypatch.setattr(workload, "load_data", lambda _: declared)
+
+    with pytest.raises(
+        JoinError, match="no feature service 'digits_v9' is defined; there is digits_v1"
+    ):
+        features.run(workload="digits", out=tmp_path / "out", now=bundles.NOW)
+
+
+def test_a_view_that_is_not_defined_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A service may name a view that no module-level name holds."""
+    module = importlib.import_module("feature_repo.digits")
+    path = tmp_path / "digits_without_view.py"
+    text = Path(module.__file__ or "").read_text()
+    path.write_text(f"{text}\ndel capture_ink\n")
+    monkeypatch.setattr(importlib, "reload", lambda m: _loaded(m.__name__, path))
+
+    with pytest.raises(JoinError, match="names view capture_ink, which is not defined; there is"):
+        features.run(workload="digits", out=tmp_path / "out", now=bundles.NOW)
+
+
+def _loaded(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 VALUES: dict[str, Any] = {
