@@ -1,0 +1,60 @@
+"""The how-to adds a workload: its files, written into a checkout, and its commands, run there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.workload import root
+
+FOLDERS = ("penstock", "workloads", "feature_repo")
+
+
+def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
+    """Three files and two commands, copied from the page."""
+    text = (root() / "docs/how-to/add-a-workload.md").read_text()
+    code = re.compile(r"^`(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    files = code.findall(text)
+    (commands,) = re.findall(r"^```\n(.*?)^```$", code.sub("", text), re.MULTILINE | re.DOTALL)
+    here = tmp_path / "checkout"
+    for folder in FOLDERS:
+        without = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(root() / folder, here / folder, ignore=without)
+    assert [name for name, _ in files] == [
+        "workloads/parcels/workload.py", "workloads/parcels/data.py", "feature_repo/parcels.py"
+    ]  # fmt: skip
+    for name, held in files:
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(held)
+    (here / "workloads/parcels/__init__.py").touch()
+    keep = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+    main = "import sys; from penstock.cli.main import main; sys.exit(main())"
+
+    for command in commands.splitlines():
+        _, *arguments = command.split()
+        done = subprocess.run(
+            [sys.executable, "-c", main, *arguments],
+            cwd=here, env={**keep, "PYTHONPATH": str(here)},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    proof = json.loads((here / "snapshot/proof.json").read_text())
+    assert proof["rows"]["train"] > 1_000
+    assert proof["views"][0]["found"] > 1_800
+    assert json.loads((here / "checked/verdict.json").read_text())["outcome"] == "pass"
+
+
+@pytest.mark.parametrize("name", ["streamrec", "credit", "digits"])
+def test_every_workload_has_what_the_page_asks_for(name: str):
+    """A declaration, data, features and a card."""
+    wanted = [f"workloads/{name}/{f}" for f in ("workload.py", "data.py", "README.md")]
+
+    assert [f for f in [*wanted, f"feature_repo/{name}.py"] if not (root() / f).is_file()] == []
