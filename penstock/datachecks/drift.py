@@ -60,7 +60,16 @@ def judge(reference: pa.Table, rows: pa.Table, rule: Drift, *, against: str) -> 
         for name in MEASURES
         if (of := [m for m in measured if m.measure == name])
     }  # fmt: skip
-    return checks + [_check(m, against, stands=standing[m.measure][m.column]) for m in measured]
+    return checks + [
+        weighed(
+            f"{against}: {m.column} {m.measure}",
+            m.distance,
+            m.limit,
+            stands=standing[m.measure][m.column],
+            many="columns",
+        )
+        for m in measured
+    ]
 
 
 def _measure(
@@ -106,19 +115,23 @@ def _floats(values: pa.ChunkedArray) -> Floats:
     return pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy()
 
 
-def _check(measured: _Measured, against: str, *, stands: bool) -> Check:
-    found, limit = measured.distance, measured.limit
-    reason = f"{found.value:.3f}, at most {limit:g}; chance alone reaches {found.noise:.3f}"
-    if found.noise >= limit:
+def weighed(name: str, distance: Distance, limit: float, *, stands: bool, many: str) -> Check:
+    """Return a check of one distance.
+
+    Args:
+        stands: Whether it is significant among all that were looked at together.
+        many: What was looked at: ``columns``.
+    """
+    reason = f"{distance.value:.3f}, at most {limit:g}; chance alone reaches {distance.noise:.3f}"
+    if distance.noise >= limit:
         outcome, reason = Outcome.INCONCLUSIVE, f"{reason}: too few rows to tell"
-    elif found.value <= limit:
+    elif distance.value <= limit:
         outcome = Outcome.PASS
     elif stands:
         outcome = Outcome.FAIL
     else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{reason}, and many columns were looked at"
-    name = f"{against}: {measured.column} {measured.measure}"
-    return Check(name=name, outcome=outcome, reason=reason, value=found.value, limit=limit)
+        outcome, reason = Outcome.INCONCLUSIVE, f"{reason}, and many {many} were looked at"
+    return Check(name=name, outcome=outcome, reason=reason, value=distance.value, limit=limit)
 
 
 def drawn(

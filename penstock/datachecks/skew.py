@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from penstock.datachecks.drift import weighed
 from penstock.stats.drift import Distance, js_distance, ks_distance, significant
 from penstock.stats.skew import KS_LIMIT, share_distance
 from penstock.verdict import Check, Outcome
@@ -57,7 +58,10 @@ def judge(training: pa.Table, served: pa.Table, *, features: Mapping[str, str]) 
         else:
             measured += _measure(feature, training[feature], served[feature])
     standing = significant([m.distance.p for m in measured], rate=RATE)
-    return checks + [_check(m, stands=s) for m, s in zip(measured, standing, strict=True)]
+    return checks + [
+        weighed(f"skew: {m.feature} {m.measure}", m.distance, m.limit, stands=s, many="features")
+        for m, s in zip(measured, standing, strict=True)
+    ]
 
 
 def same_definitions(training: str, served: frozenset[str]) -> Check:
@@ -114,18 +118,3 @@ def _counted(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[NDArray[np.in
 
 def _floats(values: pa.ChunkedArray) -> NDArray[np.float64]:
     return values.cast(pa.float64()).to_numpy()
-
-
-def _check(measured: _Measured, *, stands: bool) -> Check:
-    found, limit = measured.distance, measured.limit
-    reason = f"{found.value:.3f}, at most {limit:g}; chance alone reaches {found.noise:.3f}"
-    if found.noise >= limit:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{reason}: too few were served to tell"
-    elif found.value <= limit:
-        outcome = Outcome.PASS
-    elif stands:
-        outcome = Outcome.FAIL
-    else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{reason}, and many features were looked at"
-    name = f"skew: {measured.feature} {measured.measure}"
-    return Check(name=name, outcome=outcome, reason=reason, value=found.value, limit=limit)

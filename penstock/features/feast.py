@@ -99,6 +99,18 @@ def views(store: FeatureStore, *, service: str) -> list[View]:
     ]
 
 
+def unused(store: FeatureStore) -> list[str]:
+    """Return the features that no service asks for, as ``view:feature``: computed for nobody."""
+    asked = {
+        (p.name, f.name)
+        for service in store.list_feature_services()
+        for p in service.feature_view_projections
+        for f in p.features
+    }
+    held = [(v.name, f.name) for v in store.list_feature_views() for f in v.features]
+    return sorted(f"{view}:{feature}" for view, feature in held if (view, feature) not in asked)
+
+
 def layout(
     store: FeatureStore, *, service: str, definitions: str, freshness: Sequence[Freshness] = ()
 ) -> Layout:

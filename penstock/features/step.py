@@ -81,7 +81,7 @@ def _make(directory: Path, declared: Dataset) -> Summary:
             with planted(labels, views, time=TIME) as asked:
                 joined, proofs = feast.join(store, service=service, labels=asked.labels)
                 rows = snapshot.on_labels(asked.gathered(joined), labels)
-            revision = feast.revision(store, sources=sources)
+            revision, unused = feast.revision(store, sources=sources), feast.unused(store)
             first, last = _span(views)
             online = directory / feast.ONLINE
             feast.materialize(store, start=first, end=last, scratch=scratch, online=online)
@@ -119,6 +119,7 @@ def _make(directory: Path, declared: Dataset) -> Summary:
         "online_compared": compared,
         "as_of": data.as_of().isoformat(),
         "newest": newest,
+        "unused_features": unused,
     }
     write_json(directory / "proof.json", proof)
     found, asked_for = sum(p.found for p in views_proved), sum(p.labels for p in views_proved)

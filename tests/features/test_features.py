@@ -111,6 +111,7 @@ def test_the_real_store_gives_what_was_known(tmp_path: Path):
     assert proof["keys"]["labels"] == proof["keys"]["joined"]
     assert [(v["view"], v["found"]) for v in proof["views"]] == [("capture_ink", 1797)]
     assert {"pixels", "ink_mean"} <= set(proof["planted"])
+    assert proof["unused_features"] == []
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path: Path):

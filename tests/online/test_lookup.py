@@ -219,6 +219,20 @@ def test_ages_do_not_depend_on_the_zone_of_the_machine_that_materialized(
     assert case.lookup(minute=121).get(ENTITIES[0]).values["i32"] is None
 
 
+def test_f11_features_that_no_service_asks_for_are_reported(sqlite_case: Case, tmp_path: Path):
+    """Computed, stored and kept fresh for nobody."""
+    assert feasting.unused(sqlite_case.store) == []
+    store = a_store(tmp_path / "repo", f"  type: sqlite\n  path: {tmp_path / 'online.db'}\n")
+    users = store.get_feature_view("users")
+    few = [users[["i64", "text"]], store.get_feature_view("everything")]
+    store.apply([FeatureService(name=SERVICE, features=few)])
+
+    assert feasting.unused(store) == [
+        "pairs:taste",
+        *sorted(f"users:{f.name}" for f in users.features if f.name not in ("i64", "text")),
+    ]
+
+
 def test_entities_that_nobody_knows_are_counted(case: Case):
     """By view, however many are asked for at once."""
     lookup = case.lookup()
