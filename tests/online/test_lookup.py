@@ -219,6 +219,38 @@ def test_ages_do_not_depend_on_the_zone_of_the_machine_that_materialized(
     assert case.lookup(minute=121).get(ENTITIES[0]).values["i32"] is None
 
 
+def test_each_feature_of_a_view_has_its_own_limit(case: Case):
+    """At the longer one exactly, only the other is stale."""
+    short, long = (
+        Freshness(feature=n, max_staleness=timedelta(minutes=m), on_stale=OnStale.SERVE_STALE)
+        for n, m in (("f64", 30), ("i32", 60))
+    )
+
+    assert case.lookup(short, long, minute=60).get(ENTITIES[0]).stale == ("f64",)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_a_row_that_corrects_another_of_the_same_time_arrives(
+    tmp_path: Path, redis: Redis, kind: str
+):
+    """The later row of one event time counts, online as in the join."""
+    text = f"  type: sqlite\n  path: {tmp_path / 'online.db'}\n"
+    if kind == "redis":
+        # As feature_repo/cluster.yaml has it; without it Feast keeps the first.
+        text = f'  type: redis\n  connection_string: "127.0.0.1:{redis.port},db=1"\n'
+        text += "  skip_dedup: true\n"
+    store = a_store(tmp_path / "repo", text)
+    path = tmp_path / "repo" / "pairs.parquet"
+    rows = pq.read_table(path)
+    right = rows.set_column(3, "taste", pa.array([0.5, 0.5]))
+    pq.write_table(pa.concat_tables([rows, right]), path)
+
+    feasting.fill(store, start=T - timedelta(days=1), end=T + timedelta(hours=1))
+
+    address = str(tmp_path / "online.db") if kind == "sqlite" else redis.url.replace("/0", "/1")
+    assert Case(store, address).lookup().get(ENTITIES[0]).values["taste"] == 0.5
+
+
 def test_f11_features_that_no_service_asks_for_are_reported(sqlite_case: Case, tmp_path: Path):
     """Computed, stored and kept fresh for nobody."""
     assert feasting.unused(sqlite_case.store) == []
