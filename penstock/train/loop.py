@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from penstock.train import determinism
+from penstock.train.checkpoint import Checkpoint, Parts, Position
 from penstock.workload import Training
 
 
@@ -49,8 +50,13 @@ def train(
     *,
     epochs: int,
     device: str,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train from scratch for ``epochs`` of the cycle that ``settings.epochs`` describes.
+
+    Args:
+        checkpoint: Where to go on from, if something is there, and what to keep on the way. The
+            result has the same bits as one without.
 
     Raises:
         RuntimeError: An operation of the network has no deterministic form; torch names it.
@@ -61,30 +67,39 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    batches = max(1, len(train.labels_n) // settings.batch_size)
+    size = settings.batch_size
+    batches = max(1, len(train.labels_n) // size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.epochs * batches
     )
+    parts = Parts(model=model, optimizer=optimizer, schedule=schedule, order=order)
     images, labels = torch.tensor(train.images_nchw), torch.tensor(train.labels_n)
-    curve: list[Epoch] = []
-    proof: dict[str, str] = {}
-    for epoch in range(1, epochs + 1):
+    at = Position() if checkpoint is None else checkpoint.resume(parts)
+    while at.epoch <= epochs:
         model.train()
-        losses: list[float] = []
-        for picked in torch.randperm(len(labels), generator=order).split(settings.batch_size)[
-            :batches
-        ]:
+        if at.picks is None:
+            at.picks = torch.randperm(len(labels), generator=order)
+        for picked in at.picks.split(size)[at.step : batches]:
             batch = shifted(images[picked], generator=order).to(device)
             loss = nn.functional.cross_entropy(model(batch), labels[picked].to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
-        curve.append(_measured(model, validation, epoch, float(np.mean(losses)), device))
-        if epoch == settings.proof_epochs:
-            proof = determinism.hashes(determinism.tensors(model, optimizer))
-    return Trained(model=model.cpu().eval(), curve=tuple(curve), proof=proof)
+            at.losses.append(loss.item())
+            at.step += 1
+            if checkpoint is not None:
+                checkpoint.step_done(at, parts)
+        measured = _measured(model, validation, at.epoch, float(np.mean(at.losses)), device)
+        if at.epoch == settings.proof_epochs:
+            at.proof = determinism.hashes(determinism.tensors(model, optimizer))
+        curve = [*at.curve, asdict(measured)]
+        at = Position(epoch=at.epoch + 1, curve=curve, proof=at.proof)
+    return Trained(
+        model=model.cpu().eval(),
+        curve=tuple(Epoch(**line) for line in at.curve),
+        proof=at.proof,
+    )
 
 
 def shifted(images_nchw: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:

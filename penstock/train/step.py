@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock import workload as workloads
-from penstock.bundle import Bundle, Summary, read, write_json
+from penstock.bundle import (
+    Bundle,
+    Summary,
+    code_revision,
+    read,
+    store_from_environment,
+    write_json,
+)
 from penstock.stage import Refused, carry_out, require_pass
 from penstock.verdict import Outcome
 from penstock.workload import Training, Workload, settings_of
@@ -18,6 +27,9 @@ from penstock.workload import Training, Workload, settings_of
 VALIDATION_SHARE = 0.1
 """Newest share of the training rows kept for the curve; the holdout is never looked at here."""
 
+
+CHECKPOINT_S = 5.0
+"""Seconds of training that a kill may cost."""
 
 PROOF = "proof.json"
 """What the features stage checked of the join."""
@@ -86,13 +98,13 @@ def _make(folder: Path, declared: Workload, settings: Training, rows_file: Path)
     import torch  # noqa: PLC0415 - seconds to import; not needed when the bundle is reused
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    from penstock.train import determinism, loop  # noqa: PLC0415
+    from penstock.train import checkpoint, determinism, loop  # noqa: PLC0415
 
     network = workloads.part(declared.name, "model")
     train, validation = _examples(pq.read_table(rows_file), declared)
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def trained(epochs: int) -> loop.Trained:
+    def trained(epochs: int, kept: checkpoint.Checkpoint | None = None) -> loop.Trained:
         return loop.train(
             lambda: network.build(classes=declared.classes),
             train,
@@ -100,9 +112,24 @@ def _make(folder: Path, declared: Workload, settings: Training, rows_file: Path)
             settings,
             epochs=epochs,
             device=device,
+            checkpoint=kept,
         )
 
-    whole, again = trained(settings.epochs), trained(settings.proof_epochs)
+    identity = checkpoint.identity_of(
+        settings,
+        *(array for part in (train, validation) for array in (part.images_nchw, part.labels_n)),
+        code=code_revision(*workloads.sources("train", declared.name)),
+        device=device,
+    )
+    store = store_from_environment()
+    kept = None
+    if store is not None:
+        path = store / "checkpoints" / f"{identity[7:39]}.pt"
+        kept = checkpoint.Checkpoint(path, identity=identity, due=_every(CHECKPOINT_S))
+    # The proof is never resumed: it shows that the whole path repeats.
+    whole, again = trained(settings.epochs, kept), trained(settings.proof_epochs)
+    if kept is not None:
+        kept.done()
     certificate = determinism.certify(
         whole.proof,
         again.proof,
@@ -123,6 +150,21 @@ def _make(folder: Path, declared: Workload, settings: Training, rows_file: Path)
         f"validation accuracy {last.validation_accuracy:.4f} after {last.epoch} epochs, seed "
         f"{settings.seed}; first {certificate.epochs} epochs repeated bit for bit",
     )
+
+
+def _every(seconds: float) -> Callable[[], bool]:
+    """Return a function that is true once in so many seconds."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < seconds:
+            return False
+        last = now
+        return True
+
+    return due
 
 
 def _examples(rows: pa.Table, declared: Workload):  # noqa: ANN202 - torch-side type, imported late
