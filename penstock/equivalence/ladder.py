@@ -8,11 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.stats.distance import snr_db
+from penstock.stats import distance
 from penstock.verdict import Check, Outcome
 from penstock.workload import Rung
 
 ALL = "all"
+
+FLOOR = 1e-3
+"""Outputs smaller than this count as this in relative errors."""
+
+NOT_FINITE = 1e300
+"""Written for an error that is infinite, which JSON cannot hold."""
+
+WORST = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +34,11 @@ class Comparison:
 
     snr_db: float
     max_abs_error: float
+    mean_abs_error: float
+    max_relative_error: float
+    """With a floor of ``FLOOR``."""
+
+    least_cosine: float
     accuracy: float
     accuracy_drop: float
     """Accuracy of the step before minus this step's, 0 to 1."""
@@ -74,11 +87,31 @@ def _one(
         slice=name,
         n=len(labels_n),
         agreement=float((decided_before == decided_after).mean()) if finite else 0.0,
-        snr_db=snr_db(before_nk, after_nk),
-        max_abs_error=float(np.abs(before_nk - after_nk).max()) if finite else float("1e300"),
+        snr_db=distance.snr_db(before_nk, after_nk),
+        max_abs_error=float(np.abs(before_nk - after_nk).max()) if finite else NOT_FINITE,
+        mean_abs_error=min(distance.mean_abs_error(before_nk, after_nk), NOT_FINITE),
+        max_relative_error=min(
+            distance.relative_error(before_nk, after_nk, floor=FLOOR), NOT_FINITE
+        ),
+        least_cosine=distance.least_cosine(before_nk, after_nk),
         accuracy=accuracy,
         accuracy_drop=float((decided_before == labels_n).mean()) - accuracy,
     )
+
+
+def worst(
+    before_nk: NDArray[np.float64], after_nk: NDArray[np.float64], *, most: int = WORST
+) -> list[tuple[int, int, int, float]]:
+    """Return the inputs that fare worst: row, decision before, decision after, largest error.
+
+    Those that are decided otherwise come first, then those with the largest errors; an output that
+    is not finite is the largest.
+    """
+    errors = np.nan_to_num(np.abs(before_nk - after_nk).max(axis=1), nan=NOT_FINITE,
+                           posinf=NOT_FINITE)  # fmt: skip
+    one, other = before_nk.argmax(axis=1), after_nk.argmax(axis=1)
+    order = np.lexsort((-errors, one == other))[:most]
+    return [(int(i), int(one[i]), int(other[i]), float(errors[i])) for i in order]
 
 
 def judge(

@@ -22,15 +22,7 @@ class OnnxModel:
         Raises:
             ValueError: It cannot be loaded, or has other inputs or outputs than one float32 each.
         """
-        options: Any = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        if reference:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = _load(path, options)
+        self._session = _load(path, _options(threads=threads, reference=reference))
         given, made = (
             _only(self._session.get_inputs(), path),
             _only(self._session.get_outputs(), path),
@@ -64,6 +56,28 @@ class OnnxModel:
                 f"{self._rank} was wanted."
             )
         return np.asarray(self._session.run([self.output_name], {self.input_name: x_n})[0])
+
+    @staticmethod
+    def tensors(
+        graph: bytes, names: list[str], x_n: NDArray[np.float32]
+    ) -> list[NDArray[np.float64]]:
+        """Return some outputs of a serialized graph, computed without optimizations."""
+        options = _options(threads=1, reference=True)
+        session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        found = session.run(names, {session.get_inputs()[0].name: x_n})
+        return [np.asarray(values, np.float64) for values in found]
+
+
+def _options(*, threads: int, reference: bool) -> Any:
+    options: Any = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    if reference:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
 
 
 def _load(path: Path, options: Any) -> Any:

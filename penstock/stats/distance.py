@@ -17,7 +17,7 @@ def snr_db(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     Capped at ``EQUAL_DB``. Not a finite number in either input gives ``-EQUAL_DB``: no evidence of
     equality.
     """
-    if not (np.isfinite(reference).all() and np.isfinite(other).all()):
+    if not _finite(reference, other):
         return -EQUAL_DB
     noise = float(((reference - other) ** 2).sum())
     signal = float((reference**2).sum())
@@ -26,3 +26,49 @@ def snr_db(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     if signal == 0:
         return -EQUAL_DB
     return max(-EQUAL_DB, min(EQUAL_DB, 10 * math.log10(signal / noise)))
+
+
+def mean_abs_error(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return the mean of |reference - other|; infinite where a number is not finite."""
+    if not _finite(reference, other):
+        return math.inf
+    return float(np.abs(reference - other).mean())
+
+
+def relative_error(
+    reference: NDArray[np.float64], other: NDArray[np.float64], *, floor: float
+) -> float:
+    """Return the largest of |reference - other| / max(|reference|, |other|, floor).
+
+    The floor keeps numbers near nothing from deciding; infinite where a number is not finite.
+
+    Raises:
+        ValueError: The floor is not positive.
+    """
+    if not floor > 0:
+        raise ValueError(f"floor is {floor}; it must be greater than 0.")
+    if not _finite(reference, other):
+        return math.inf
+    scale = np.maximum(np.maximum(np.abs(reference), np.abs(other)), floor)
+    return float((np.abs(reference - other) / scale).max())
+
+
+def least_cosine(reference_nk: NDArray[np.float64], other_nk: NDArray[np.float64]) -> float:
+    """Return the smallest cosine of the angle between a row of one and of the other, -1 to 1.
+
+    Rows of zeros point nowhere: two of them are alike, one of them is like nothing. Where a number
+    is not finite it is -1.
+    """
+    if not _finite(reference_nk, other_nk):
+        return -1.0
+    sizes = np.linalg.norm(reference_nk, axis=1), np.linalg.norm(other_nk, axis=1)
+    product = sizes[0] * sizes[1]
+    dots = (reference_nk * other_nk).sum(axis=1)
+    neither = (sizes[0] == 0) & (sizes[1] == 0)
+    cosines = neither.astype(np.float64)
+    np.divide(dots, product, out=cosines, where=product > 0)
+    return max(-1.0, min(1.0, float(cosines.min())))
+
+
+def _finite(reference: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(reference).all() and np.isfinite(other).all())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.equivalence.ladder import ALL, compare, judge
+from penstock.equivalence.ladder import ALL, compare, judge, worst
 from penstock.verdict import Outcome, Verdict
 from penstock.workload import Rung
 
@@ -80,3 +80,30 @@ def test_outputs_of_other_rows_are_refused():
     """Outputs that cannot be paired with the labels are a mistake, not a number."""
     with pytest.raises(ValueError, match="same, non-empty holdout"):
         compare(right(), right()[:-1], LABELS, classes=CLASSES)
+
+
+@given(st.integers(0, 999), st.integers(0, 30))
+def test_the_worst_inputs_are_those_decided_otherwise_and_then_the_largest_errors(
+    row: int, most: int
+):
+    """However small the error of a changed decision and however large that of a kept one."""
+    before, after = right(), right()
+    before[row, 0] += 10.001 - before[row, 0] if LABELS[row] else 0.0
+    after[:5] *= 3
+
+    found = worst(before, after, most=most)
+
+    assert len(found) == most
+    flipped = LABELS[row] != 0 and row >= 5
+    if most and flipped:
+        assert found[0][:3] == (row, 0, LABELS[row])
+    kept = [f for f in found if f[1] == f[2]]
+    assert [f[3] for f in kept] == sorted((f[3] for f in kept), reverse=True)
+
+
+def test_an_output_that_is_not_finite_is_among_the_worst():
+    """And does not hide behind not being a number."""
+    after = right()
+    after[77, 3] = np.nan
+
+    assert 77 in [f[0] for f in worst(right(), after, most=1)]
