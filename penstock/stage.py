@@ -12,6 +12,7 @@ from typing import Any
 from penstock import workload as workloads
 from penstock.bundle import (
     Bundle,
+    BundleError,
     Recipe,
     Summary,
     code_revision,
@@ -61,7 +62,13 @@ def carry_out(
         settings: What else decides the result, as plain values.
         make: Fills a folder and returns the line.
         quiet: Leave the line to the stage, which has more to do before it is true.
+
+    Raises:
+        BundleError: An input is another workload's.
     """
+    for name, bundle in inputs.items():
+        if (of := bundle.manifest["workload"]) != workload:
+            raise BundleError(f"{name} at {bundle.path} is of {of!r}, not of {workload!r}.")
     recipe = Recipe(
         kind=kind,
         workload=workload,

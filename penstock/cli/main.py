@@ -60,7 +60,13 @@ class BreakOn(StrEnum):
 
 
 Workload = Annotated[str, typer.Argument(help="Folder below workloads/.")]
-Port = Annotated[int, typer.Option(help="Where users are answered, on loopback.")]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=65535, help=f"Where users are answered, on loopback; {PORT}, or where they are.",
+        show_default=False,
+    ),
+]  # fmt: skip
 
 
 @app.command()
@@ -73,7 +79,7 @@ def run(
     break_on: Annotated[
         BreakOn, typer.Option(help="live: only users see the fault; all: shadow sees it too.")
     ] = BreakOn.LIVE,
-    port: Port = PORT,
+    port: Port = None,
     release: Annotated[bool, typer.Option(help="Stop after registering.")] = True,
     served: Annotated[
         Path | None,
@@ -98,12 +104,15 @@ def run(
         workload=workload,
         seed=seed,
         fault=fault,
-        port=port,
+        port=port or Plane.port(held.path) or PORT,
         actor=getpass.getuser(),
         release=release,
         served=served,
     )
     with locked(held):
+        if release:
+            # What could not serve in the end is said before minutes of work.
+            Plane.may_serve(held.path, model=workload, port=asked.port)
         record = runs.carry(asked, held, run_id(now), Screen(console), now=now)
     _summary(console, record)
     raise typer.Exit(runs.EXIT.get(record.outcome, 1))
@@ -123,12 +132,15 @@ def skew(
     Exit codes: 0 no skew; 2 wrong call; 4 skewed, or too few look-ups to tell.
     """
     load_data(workload)
+    if out.exists():
+        raise ValueError(f"{out} exists; name a folder that does not.")
     bundle = run_skew(
         workload=workload, snapshot=snapshot, served=served, out=out, now=datetime.now(UTC)
     )
     outcome, line = bundle.summary.outcome, bundle.summary.line
     console = Console(highlight=False)
     console.print(Text.assemble(coloured(outcome), f": {line}"))
+    console.print(f"every check: {out / 'verdict.json'}", style="dim", soft_wrap=True)
     if outcome != Outcome.PASS:
         raise typer.Exit(runs.EXIT["data refused"])
 
@@ -184,7 +196,7 @@ def compile_(
 
 
 @app.command()
-def up(workload: Workload = "digits", port: Port = PORT) -> None:
+def up(workload: Workload = "digits", port: Port = None) -> None:
     """Start the servers and let the champion answer.
 
     Example: penstock up digits
@@ -195,7 +207,8 @@ def up(workload: Workload = "digits", port: Port = PORT) -> None:
     try:
         if champion(ledger.entries(workload)) is None:
             raise HomeError(f"{workload} has no champion yet; release one: penstock run {workload}")
-        plane = Plane.up(held.path, model=workload, port=port)
+        at = port or Plane.port(held.path) or PORT
+        plane = Plane.up(held.path, model=workload, port=at)
         version = rollout.serve_champion(plane, ledger, workload)
     finally:
         ledger.close()

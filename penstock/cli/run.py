@@ -277,7 +277,8 @@ def _skew(served: Path, record: Record, root: Path, screen: Screen) -> Path:
     screen.done("skew", time.monotonic() - begun, outcome, line)
     record.bundles["skew"] = str(out)
     if outcome != Outcome.PASS:
-        record.outcome, record.reason = "data refused", f"features are served otherwise: {line}"
+        why = "features are served otherwise" if outcome == Outcome.FAIL else f"skew is {outcome}"
+        record.outcome, record.reason = "data refused", f"{why}: {line}"
     return out
 
 

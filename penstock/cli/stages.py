@@ -37,6 +37,8 @@ def _verb(stage: str) -> Callable[..., None]:
     wanted = [p for p in signature.parameters.values() if p.name != "now"]
 
     def verb(**given: Any) -> None:
+        if given["out"].exists():
+            raise ValueError(f"{given['out']} exists; name a folder that does not.")
         said = step.run(**given, now=datetime.now(UTC))
         if said is not None:
             typer.echo(said)

@@ -17,6 +17,9 @@ from penstock.verdict import Outcome, Verdict
 
 KIND = "skew-verdict"
 
+SAID = 3
+"""Checks that the line names."""
+
 
 def run(*, workload: str, snapshot: Path, served: Path, out: Path, now: datetime) -> Bundle:
     """Write the verdict on what was served, held against a snapshot's training rows, at ``out``.
@@ -52,7 +55,8 @@ def _make(folder: Path, snapshot: Bundle, path: Path) -> Summary:
     verdict = Verdict(tuple(checks))
     write_json(folder / "verdict.json", verdict.to_dict())
     bad = [c for c in checks if c.outcome is not Outcome.PASS]
-    line = "; ".join(f"{c.name}: {c.reason}" for c in bad[:3]) or (
-        f"{len(served.rows)} look-ups; {verdict.reason}"
-    )
+    said = [f"{c.name}: {c.reason}" for c in bad[:SAID]]
+    if len(bad) > SAID:
+        said.append(f"and {len(bad) - SAID} more")
+    line = "; ".join([f"{len(served.rows)} look-ups", *(said or [verdict.reason])])
     return Summary(verdict.outcome, line)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from penstock.online.layout import Layout, OnlineError
 from penstock.online.lookup import Found
 
-_WANTED = ("at", "definitions", "values")
+_WANTED = {"at": str, "definitions": str, "values": dict}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ def read_served(path: Path) -> Served:
         OnlineError: There is no such file, or a line is not one of this log.
     """
     try:
-        text = path.read_text()
-    except OSError as e:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
         raise OnlineError(f"the served-feature log {path} cannot be read: {e}") from e
     rows: list[Mapping[str, Any]] = []
     definitions: set[str] = set()
@@ -71,12 +71,14 @@ def _parsed(line: str, path: Path, number: int) -> Mapping[str, Any]:
         held = json.loads(line)
     except json.JSONDecodeError as e:
         raise OnlineError(f"{path}, line {number}, is no JSON document: {e}") from e
-    if not isinstance(held, dict) or any(name not in held for name in _WANTED):
-        raise OnlineError(
-            f"{path}, line {number}, is no line of served features; it must have "
-            f"{', '.join(_WANTED)}."
-        )
-    return held
+    said: dict[str, Any] = held if isinstance(held, dict) else {}
+    for name, kind in _WANTED.items():
+        if not isinstance(said.get(name), kind):
+            raise OnlineError(
+                f"{path}, line {number}, is no line of served features: {name!r} must be a "
+                f"{kind.__name__}."
+            )
+    return said
 
 
 def _table(rows: Sequence[Mapping[str, Any]], path: Path) -> pa.Table:

@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from penstock.bundle import Bundle, BundleError, read, write_text
 from penstock.report import plots
 from penstock.report.style import CSS
@@ -14,6 +16,9 @@ from penstock.report.style import CSS
 Record = Mapping[str, Any]
 
 GOOD = ("promoted", "unchanged", "registered", "pass")
+SHOWN = 5
+"""Inputs of each step that are listed as its worst."""
+
 MARKS = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?"}
 
 
@@ -179,7 +184,34 @@ def _ladder(bundle: Bundle) -> str:
         "<p>Each step against the one before, on the holdout. A slice below its limit is a group \
 of users for whom the model changed.</p>"
     )
-    return said + _plot(plots.ladder(document, limits)) + _checks(verdict)
+    plot = _plot(plots.ladder(document, limits)) + _noise(bundle, verdict)
+    return said + plot + _worst(bundle) + _checks(verdict)
+
+
+def _noise(bundle: Bundle, verdict: Record) -> str:
+    """Return the plot of the layers, where the two graphs have any in common."""
+    found = bundle.json("layers.json")
+    limits = [c["limit"] for c in verdict["checks"] if c["name"] == "int8 signal to noise (dB)"]
+    return _plot(plots.layers(found, least_db=limits[0])) if found and limits else ""
+
+
+def _worst(bundle: Bundle) -> str:
+    """Return the few inputs that fared worst at each step."""
+    rows = pq.read_table(bundle.file("worst.parquet")).to_pylist()
+    shown = [
+        [
+            row["step"],
+            escape(row["key"]),
+            str(row["label"]),
+            f"{row['before']} → {row['after']}",
+            f"{row['error']:.3g}",
+        ]
+        for step in dict.fromkeys(r["step"] for r in rows)
+        for row in [r for r in rows if r["step"] == step][:SHOWN]
+    ]
+    table = _table(["step", "input", "label", "decision", "largest error"], shown)
+    said = f"the {SHOWN} worst inputs of each step; worst.parquet has more"
+    return f"<details><summary>{said}</summary>{table}</details>"
 
 
 def _gate(bundle: Bundle) -> str:

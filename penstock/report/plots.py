@@ -158,6 +158,22 @@ def ladder(document: Document, limits: Mapping[str, float]) -> str:
         return _svg(figure)
 
 
+def layers(found: Sequence[Document], *, least_db: float) -> str:
+    """Return the signal-to-noise ratio of each layer of the int8 graph, in order of computing."""
+    with mpl.rc_context(PLAIN):
+        figure, (axis,) = _figure([1], height=2.6)
+        values = [layer["snr_db"] for layer in found]
+        colours = [RED if v < least_db else BLUE for v in values]
+        axis.bar(range(len(values)), values, color=colours, width=0.7)
+        axis.axhline(least_db, color=RED, lw=1, ls="--")
+        axis.set_xticks(
+            range(len(values)), [layer["name"] for layer in found], rotation=60, ha="right"
+        )
+        title = "Noise of int8 layer by layer, that of all before it included"
+        axis.set(title=title, ylabel="signal to noise, dB")
+        return _svg(figure)
+
+
 def gate(scores: Document) -> str:
     """Return accuracy by class with intervals, and the challenger's confusion matrix."""
     with mpl.rc_context(PLAIN):

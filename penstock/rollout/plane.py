@@ -16,6 +16,7 @@ from typing import Any
 from penstock.bundle import write_json
 from penstock.rollout import envoy
 from penstock.rollout.slots import alive, started_at
+from penstock.rollout.supervisor import check_port
 from penstock.rollout.table import SLOTS, TrafficTable
 
 UP_S = 20.0
@@ -60,22 +61,46 @@ class Plane:
         return cls(home)
 
     @classmethod
+    def may_serve(cls, home: Path, *, model: str, port: int) -> bool:
+        """Return whether the plane of a home runs; say so early where it could not be used.
+
+        Raises:
+            PlaneError: It runs for another model or at another port, or the port is taken.
+        """
+        if not cls.running(home):
+            try:
+                check_port(port)
+            except OSError as e:
+                raise PlaneError(str(e)) from e
+            return False
+        seen = cls(home).status()
+        if seen["model"] != model:
+            raise PlaneError(
+                f"the servers of {home} serve {seen['model']}, not {model}; stop them first: "
+                "penstock down"
+            )
+        if seen["port"] != port:
+            raise PlaneError(
+                f"the servers of {home} answer at port {seen['port']}, not {port}; leave --port "
+                "out, or stop them first: penstock down"
+            )
+        return True
+
+    @classmethod
+    def port(cls, home: Path) -> int | None:
+        """Return where the plane of a home answers, None if none runs."""
+        return cls(home).status()["port"] if cls.running(home) else None
+
+    @classmethod
     def up(cls, home: Path, *, model: str, port: int) -> Plane:
         """Return the plane of a home, started if it does not run.
 
         Raises:
-            PlaneError: It runs for another model, or cannot start (the port is in use).
+            PlaneError: It runs for another model or at another port, or cannot start.
         """
         plane = cls(home)
-        if cls.running(home):
-            seen = plane.status()
-            if seen["model"] != model:
-                raise PlaneError(
-                    f"the servers of {home} serve {seen['model']}, not {model}; stop them first: "
-                    "penstock down"
-                )
-            return plane
-        plane._start(model, port)
+        if not cls.may_serve(home, model=model, port=port):
+            plane._start(model, port)
         return plane
 
     def _start(self, model: str, port: int) -> None:

@@ -8,6 +8,7 @@ the release controller straight to Envoy's route file, so that a rollback needs 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -176,14 +177,16 @@ def check_port(port: int) -> None:
     """Refuse a port that somebody listens on.
 
     Raises:
-        OSError: It is in use; the text says how to choose another.
+        OSError: It cannot be had; the text says how to choose another.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("127.0.0.1", port))
         except OSError as e:
-            raise OSError(f"port {port} is in use; choose another with --port.") from e
+            taken = e.errno == errno.EADDRINUSE
+            why = "is in use" if taken else f"cannot be used ({e.strerror})"
+            raise OSError(f"port {port} {why}; choose another with --port.") from e
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,55 @@ def test_a_stage_is_repeated_by_hand(tmp_path: Path):
     assert read(tmp_path / "a", kind="data-verdict").summary.outcome == "pass"
     assert refused.returncode == 3
     assert "3 rows, at least 500" in refused.stderr
+
+
+def test_what_is_there_is_not_written_over(tmp_path: Path):
+    """A folder named by mistake keeps its files."""
+    good = bundles.snapshot(tmp_path / "good")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep")
+    log = tmp_path / "served.jsonl"
+    log.write_text("")
+    snapshot = ("--snapshot", str(good), "--out", str(mine))
+
+    for arguments in (
+        ("datachecks", "--workload", "digits", *snapshot),
+        ("skew", "digits", "--served", str(log), *snapshot),
+    ):
+        done = penstock(tmp_path, *arguments)
+        assert (done.returncode, "mine exists; name a folder" in done.stderr) == (2, True)
+    assert (mine / "notes.txt").read_text() == "keep"
+
+
+def test_another_workload_s_snapshot_is_refused(tmp_path: Path):
+    """Its columns may be alike, what it is about is not."""
+    good = bundles.snapshot(tmp_path / "good")
+    log = tmp_path / "served.jsonl"
+    log.write_text("")
+
+    done = penstock(
+        tmp_path, "skew", "credit", "--snapshot", str(good), "--served", str(log),
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "is of 'digits', not of 'credit'" in done.stderr
+
+
+def test_a_port_that_cannot_be_used_is_said_before_any_work(tmp_path: Path):
+    """Nothing is carried through the stages to fail at the end."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        done = penstock(tmp_path, "run", "digits", "--port", str(port))
+
+    assert done.returncode == 2
+    assert f"port {port} is in use; choose another with --port" in done.stderr
+    assert not list(tmp_path.glob("**/runs/*/run.log"))
+    assert penstock(tmp_path, "run", "digits", "--port", "99999").returncode == 2
 
 
 def test_the_ledger_of_an_empty_home_is_whole(tmp_path: Path):

@@ -209,7 +209,8 @@ def test_the_report_of_a_release_holds_its_story(home: Home):
     assert page.index("Promoted") < page.index("<h2>Stages</h2>")
     for section in ("Data", "Training", "Equivalence ladder", "Gate", "Release", "Lineage"):
         assert f"<h2>{section}</h2>" in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 7
+    assert "worst inputs of each step" in page
 
 
 def test_a_version_that_serves_is_not_released_again(home: Home):
@@ -219,6 +220,15 @@ def test_a_version_that_serves_is_not_released_again(home: Home):
     assert code == 0, said
     assert "serves already" in said
     assert said.count("reused digits-") >= len(STAGES) - 1
+
+
+def test_servers_stay_where_they_answer(home: Home):
+    """Another port is refused, not promised; without one it is where they are."""
+    code, said = home.penstock("up", "digits", "--port", str(free_port()))
+    assert (code, f"answer at port {home.port}, not" in said) == (2, True)
+
+    code, said = home.penstock("up", "digits")
+    assert (code, f"http://127.0.0.1:{home.port}/" in said) == (0, True)
 
 
 @pytest.mark.parametrize(

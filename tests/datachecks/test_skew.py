@@ -171,7 +171,9 @@ def test_f1_other_definitions_are_seen():
     ("text", "said"),
     [
         ("no\n", "line 1, is no JSON document"),
-        ('{"at": 1}\n', "line 1, is no line of served features"),
+        ('{"at": 1}\n', "line 1, is no line of served features: 'at' must be a str"),
+        ('{"at":"","definitions":"d","values":3}\n', "'values' must be a dict"),
+        ('{"at":"","definitions":["d"],"values":{}}\n', "'definitions' must be a str"),
         ("[]\n", "line 1, is no line"),
         ('{"at":"","definitions":"","values":{"a":1}}\n{"at":"","definitions":"","values":{"a":"x"}}\n',
          "values of several types"),
