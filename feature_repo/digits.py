@@ -19,7 +19,7 @@ captures = FileSource(
 capture_ink = FeatureView(
     name="capture_ink",
     entities=[capture],
-    ttl=timedelta(days=365),
+    ttl=timedelta(0),  # the ink of a capture does not change: it never expires
     schema=[
         Field(name="pixels", dtype=Array(Float32)),
         Field(name="ink_mean", dtype=Float64),

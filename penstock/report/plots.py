@@ -149,7 +149,8 @@ def ladder(document: Document, limits: Mapping[str, float]) -> str:
             room = 0.25 * (1.0 - least) + 0.0005
             axis.set_ylim(max(0.0, least - room), 1.0 + 0.1 * room)
             axis.set_xticks(range(len(names)), names)
-            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            decimals = 1 if 1.0 - least > 0.005 else 2
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals))
             noise = slices[0]["snr_db"]
             shown = "equal bits" if noise >= 400 else f"{noise:.0f} dB"
             title = f"{step['against']} → {step['step']}: same decision ({shown})"
