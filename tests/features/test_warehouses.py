@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -177,6 +178,8 @@ def made(
     def make(kind: str, tables: Tables) -> Any:
         if kind in NEEDS:
             pytest.importorskip(NEEDS[kind], reason=NOT_INSTALLED)
+        if kind == "spark" and shutil.which("java") is None:
+            pytest.skip("Spark needs Java; on Debian: apt-get install default-jre-headless")
         server = request.getfixturevalue("postgres") if kind == "postgres" else None
         spark_used.append(kind == "spark")
         return a_store(kind, tmp_path_factory.mktemp(kind) / "repo", tables.features, server)
