@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,3 +67,32 @@ def write(folder: Path, *, features: int, labels: int, seed: int = 1) -> None:
     asked = {k: pa.array(rng.integers(0, most, labels)) for k, most in sizes.items()}
     asked["event_timestamp"] = pa.array(START_US + rng.integers(0, SPAN, labels), STAMP)
     pq.write_table(pa.table(asked), folder / "labels.parquet")
+
+
+def feast_objects(folder: Path, *, created: bool) -> tuple[list[Any], list[Any]]:
+    """Return Feast's entities and views over the files that lie in a folder.
+
+    Args:
+        created: Whether the files say when a row became known.
+    """
+    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast.types import Float64
+
+    keys = sorted({t.key for t in TABLES})
+    entities = {k: Entity(name=k, join_keys=[k], value_type=ValueType.INT64) for k in keys}
+    views = [
+        FeatureView(
+            name=t.name,
+            entities=[entities[t.key]],
+            ttl=TTL,
+            schema=[Field(name=n, dtype=Float64) for n in t.features],
+            source=FileSource(
+                name=t.name,
+                path=str(folder / f"{t.name}.parquet"),
+                timestamp_field="event_timestamp",
+                created_timestamp_column="created" if created else "",
+            ),
+        )
+        for t in TABLES
+    ]
+    return list(entities.values()), views

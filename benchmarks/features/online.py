@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.features.data import FEATURES, TABLES
+from benchmarks.features.data import FEATURES, TABLES, feast_objects
 from penstock.online import Layout, Lookup, opened
 from penstock.online.wire import key_prefix, key_value
 
@@ -56,16 +56,7 @@ def _sources(folder: Path) -> None:
 
 
 def _store(repo: Path, online: str, sources: Path) -> Any:
-    from feast import (
-        Entity,
-        FeatureService,
-        FeatureStore,
-        FeatureView,
-        Field,
-        FileSource,
-        ValueType,
-    )
-    from feast.types import Float64
+    from feast import FeatureService, FeatureStore
 
     repo.mkdir()
     (repo / "feature_store.yaml").write_text(
@@ -74,24 +65,9 @@ def _store(repo: Path, online: str, sources: Path) -> Any:
         "offline_store:\n  type: penstock.features.offline.PointInTimeOfflineStore\n"
         "entity_key_serialization_version: 3\nmaterialization:\n  pull_latest_features: true\n"
     )
-    keys = {t.key for t in TABLES}
-    entities = {k: Entity(name=k, join_keys=[k], value_type=ValueType.INT64) for k in keys}
-    views = [
-        FeatureView(
-            name=t.name,
-            entities=[entities[t.key]],
-            ttl=timedelta(days=10),
-            schema=[Field(name=n, dtype=Float64) for n in t.features],
-            source=FileSource(
-                name=t.name,
-                path=str(sources / f"{t.name}.parquet"),
-                timestamp_field="event_timestamp",
-            ),
-        )
-        for t in TABLES
-    ]
+    entities, views = feast_objects(sources, created=False)
     store = FeatureStore(repo_path=str(repo))
-    store.apply([*entities.values(), *views, FeatureService(name="all", features=list(views))])
+    store.apply([*entities, *views, FeatureService(name="all", features=list(views))])
     store.materialize(NOW - timedelta(days=1), NOW + timedelta(hours=1))
     return store
 

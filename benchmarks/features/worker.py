@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.features.data import TABLES, TTL
+from benchmarks.features.data import TABLES, TTL, feast_objects
 
 Join = Callable[[], pa.Table]
 
@@ -93,16 +93,7 @@ def polars(folder: Path) -> Join:
 
 def feast(folder: Path, kind: str) -> Join:
     """Feast's own call, over a store of a type."""
-    from feast import (
-        Entity,
-        FeatureService,
-        FeatureStore,
-        FeatureView,
-        Field,
-        FileSource,
-        ValueType,
-    )
-    from feast.types import Float64
+    from feast import FeatureService, FeatureStore
 
     repo = folder / f"repo-{kind.rsplit('.', maxsplit=1)[-1]}"
     repo.mkdir(exist_ok=True)
@@ -111,28 +102,10 @@ def feast(folder: Path, kind: str) -> Join:
         f"online_store:\n  type: sqlite\n  path: {repo / 'online.db'}\n"
         f"offline_store:\n  type: {kind}\nentity_key_serialization_version: 3\n"
     )
-    entities = {
-        key: Entity(name=key, join_keys=[key], value_type=ValueType.INT64)
-        for key in {t.key for t in TABLES}
-    }
-    views = [
-        FeatureView(
-            name=t.name,
-            entities=[entities[t.key]],
-            ttl=TTL,
-            schema=[Field(name=n, dtype=Float64) for n in t.features],
-            source=FileSource(
-                name=t.name,
-                path=str(folder / f"{t.name}.parquet"),
-                timestamp_field="event_timestamp",
-                created_timestamp_column="created",
-            ),
-        )
-        for t in TABLES
-    ]
+    entities, views = feast_objects(folder, created=True)
     store = FeatureStore(repo_path=str(repo))
     service = FeatureService(name="all", features=list(views))
-    store.apply([*entities.values(), *views, service])
+    store.apply([*entities, *views, service])
 
     def join() -> pa.Table:
         labels = pq.read_table(folder / "labels.parquet").to_pandas()

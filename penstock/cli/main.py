@@ -22,7 +22,7 @@ from penstock.bundle import BundleError
 from penstock.cli import run as runs
 from penstock.cli import stages
 from penstock.cli.home import DISK_FULL, HomeError, home, locked, run_id
-from penstock.cli.screen import Screen, coloured, row
+from penstock.cli.screen import Screen, coloured, row, terminal
 from penstock.datachecks.served import run as run_skew
 from penstock.ledger import Ledger, LedgerError, champion
 from penstock.online import OnlineError
@@ -93,7 +93,7 @@ def run(
     Exit codes: 0 serves; 1 failed; 2 wrong call or home in use; 3 rejected by the gate; 4 data
     refused; 5 rolled back; 130 interrupted.
     """
-    console, held, now = Console(highlight=False), home(), datetime.now(UTC)
+    console, held, now = terminal(), home(), datetime.now(UTC)
     load(workload)
     if served is not None:
         read_served(served)
@@ -138,7 +138,7 @@ def skew(
         workload=workload, snapshot=snapshot, served=served, out=out, now=datetime.now(UTC)
     )
     outcome, line = bundle.summary.outcome, bundle.summary.line
-    console = Console(highlight=False)
+    console = terminal()
     console.print(Text.assemble(coloured(outcome), f": {line}"))
     console.print(f"every check: {out / 'verdict.json'}", style="dim", soft_wrap=True)
     if outcome != Outcome.PASS:
@@ -164,8 +164,13 @@ def _summary(console: Console, record: runs.Record) -> None:
     facts.add_row("  report", _shown(record.report))
     if record.url:
         facts.add_row("  answering", record.url)
-        facts.add_row("  look around", "penstock status · penstock down stops the servers")
+        facts.add_row("  look around", f"{_command()} status · {_command()} down stops the servers")
     console.print(facts)
+
+
+def _command() -> str:
+    """Return how this command was called, so that what is printed can be typed."""
+    return _shown(sys.argv[0]) if "/" in sys.argv[0] else "penstock"
 
 
 def _shown(path: str | None) -> str:
@@ -235,9 +240,9 @@ def status() -> None:
 
     Example: penstock status
     """
-    console, held = Console(highlight=False), home()
+    console, held = terminal(), home()
     if not Plane.running(held.path):
-        console.print("nothing is running; penstock up starts the servers")
+        console.print(f"nothing is running; {_command()} up starts the servers")
         raise typer.Exit(1)
     plane = Plane.attach(held.path)
     table, seen = plane.observe(), plane.status()
@@ -248,8 +253,9 @@ def status() -> None:
         line = f"version {version}, {share}, process {state.get('pid')}" if version else "empty"
         restarts = state.get("restarts") or 0
         again = f", restarted {restarts} times" if restarts else ""
-        shown = "pass" if state["state"] == "ready" else state["state"]
-        console.print(row(f"slot {slot}", state.get("seconds"), shown, line + again))
+        took = state.get("seconds")
+        ready = "" if not version or took is None else f", ready after {took:.1f} s"
+        console.print(row(f"slot {slot}", None, state["state"], line + ready + again))
 
 
 def _share(
@@ -272,7 +278,7 @@ def ledger(
 
     Example: penstock ledger --last 5
     """
-    console = Console(highlight=False)
+    console = terminal()
     chain = Ledger(home().ledger_url)
     try:
         length = chain.verify()

@@ -46,6 +46,9 @@ EXIT = {
 }
 """Exit code of each way a run can end; 2 is a mistake in the call or a home that is in use."""
 
+REJECT = "reject"
+"""The pipeline's step that fails a run whose gate is no pass."""
+
 ALIASES = "aliases"
 """Kind of the ledger entry that says what the registry's aliases were last made to name."""
 
@@ -203,27 +206,30 @@ def _stage(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
 
 def _finished(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
     task, said = event["task"], event["said"]
-    if not task.startswith("condition-"):
-        outcome = said["outcome"] if said else "fail"
-        line = said["line"] if said and event["ok"] else _reason(event["reason"])
+    if task.startswith("condition-"):
+        return
+    line = said["line"] if said and event["ok"] else _reason(event["reason"])
+    # The step that ends a rejected run repeats the gate's verdict; a row of it would be a second.
+    if task != REJECT:
+        outcome = said["outcome"] if said else "error"
         reused = bool(said and said["reused"])
         record.stages.append(
             {
                 "stage": task,
                 "seconds": event["seconds"],
-                "outcome": outcome if event["ok"] or said else "error",
+                "outcome": outcome,
                 "line": line,
                 "reused": reused,
                 "fingerprint": said["fingerprint"] if said else None,
             }
         )
-        note = f"reused {said['fingerprint']}: " if reused else ""
-        screen.done(task, event["seconds"], record.stages[-1]["outcome"], note + line)
-        if not event["ok"] and not record.reason:
-            record.reason = line
-            record.outcome = {"reject": "rejected"}.get(task, "failed")
-            if task == "datachecks" and event["refused"]:
-                record.outcome = "data refused"
+        note = f"reused {said['fingerprint']}: " if said and reused else ""
+        screen.done(task, event["seconds"], outcome, note + line)
+    if not event["ok"] and not record.reason:
+        record.reason = line
+        record.outcome = "rejected" if task == REJECT else "failed"
+        if task == "datachecks" and event["refused"]:
+            record.outcome = "data refused"
 
 
 def _reason(said: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,17 @@ COLOURS = {
     "failed": "red",
     "interrupted": "yellow",
 }
+
+PIPED = 160
+"""Columns of output that no terminal shows."""
+
+
+def terminal() -> Console:
+    """Return a console; what goes into a file or a pipe is not folded for a narrow screen."""
+    plain = Console(highlight=False)
+    if plain.is_terminal or "COLUMNS" in os.environ:
+        return plain
+    return Console(highlight=False, width=PIPED)
 
 
 def coloured(outcome: str) -> Text:

@@ -126,7 +126,7 @@ def _make(directory: Path, declared: Dataset) -> Summary:
     return Summary(
         Outcome.PASS,
         f"{len(train)} training and {len(holdout)} holdout rows, none lost; {found} of {asked_for} "
-        "values known in time, the planted leak was not; online equals offline for "
+        "values known in time, a value planted in the future not seen; online equals offline for "
         f"{compared} entities",
     )
 

@@ -57,6 +57,18 @@ def test_each_way_to_end_has_its_outcome_and_code(
     assert (record.outcome, EXIT[record.outcome], record.reason) == (outcome, code, reason)
 
 
+def test_a_rejection_is_said_once():
+    """The gate has its row with the verdict; the step that ends the run has none."""
+    gate = {**ended("gate", ok=True)["said"], "outcome": "fail", "line": "worse"}
+
+    record, shown = carried(
+        ended("gate", ok=True, said=gate), ended("reject", ok=False, reason="gate is fail: worse")
+    )
+
+    assert [s["stage"] for s in record.stages] == ["gate"]
+    assert shown.count("worse") == 1
+
+
 def test_a_full_disk_says_what_to_do():
     """The operating system's words alone would not."""
     reason = f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: 'model.safetensors'"
