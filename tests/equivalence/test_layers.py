@@ -95,3 +95,13 @@ def test_a_fault_in_one_layer_is_found_there(
 
     assert wrong is not None
     assert (wrong.name, wrong.operation) == (f"layer{layer}", "Gemm")
+
+
+def test_the_first_layer_below_the_limit_is_the_one():
+    """At the limit a layer is good; below it the first counts, not the worst."""
+    found = [
+        layers.Layer(name=str(db), operation="Gemm", snr_db=db) for db in (20.0, 19.9, 3.0, 30.0)
+    ]
+
+    assert layers.first_wrong(found, least_db=20.0) == found[1]
+    assert layers.first_wrong(found[:1], least_db=20.0) is None

@@ -25,10 +25,12 @@ from feast.types import (
     String,
     UnixTimestamp,
 )
+from redis import Redis as Client
 
 from penstock.features import feast as feasting
 from penstock.features.join import JoinError
 from penstock.online import Layout, Lookup, OnlineError, opened
+from penstock.online.wire import key_prefix, key_value
 from penstock.workload import Freshness, OnStale
 from tests.online.servers import Redis, redis_server
 
@@ -409,6 +411,24 @@ def test_a_store_that_does_not_answer_is_an_error_and_no_hang(redis_case: Case, 
     assert waited < 5
     assert lookup.counts.failed == 1
     assert lookup.get(ENTITIES[0]).values["taste"] == 0.25
+
+
+def test_an_answer_that_failed_halfway_is_not_the_next_one_s(redis_case: Case, redis: Redis):
+    """Of two replies one is an error; what is left of the other is nobody's answer."""
+    layout = redis_case.layout()
+    view = next(v for v in layout.views if v.name == "users")
+    key = key_prefix(view.keys) + key_value(77, view.keys[0]) + layout.project.encode()
+    client = Client(port=redis.port)
+    client.set(key, "no hash")
+    lookup = redis_case.lookup()
+
+    with pytest.raises(OnlineError, match="WRONGTYPE"):
+        lookup.get({"user_id": 77, "category": "x"})
+
+    assert lookup.get(ENTITIES[0]).values["i64"] == -5
+    assert lookup.get(ENTITIES[2]).values["taste"] == 0.75
+    client.delete(key)
+    client.close()
 
 
 def test_nobody_there_is_an_error_without_the_password(redis_case: Case):
