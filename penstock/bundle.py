@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 MANIFEST = "manifest.json"
+MEASURED = "measured"
+"""Folder inside a bundle for what no two runs measure alike: seconds, memory, the machine."""
+
 FORMAT = 1
 STORE_VARIABLE = "PENSTOCK_STORE"
 """Environment variable: a folder where finished bundles are kept for reuse."""
@@ -144,8 +147,9 @@ def hash_file(path: Path) -> str:
 
 
 def digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return one hash for a manifest's list of files."""
-    text = json.dumps({name: entry["sha256"] for name, entry in files.items()}, sort_keys=True)
+    """Return one hash for a manifest's list of files, those that were measured left out."""
+    made = {n: e["sha256"] for n, e in files.items() if not n.startswith(f"{MEASURED}/")}
+    text = json.dumps(made, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -127,11 +127,76 @@ class DataRules:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A named part of the rows that is judged on its own: rows whose column is as it says.
+
+    Limits join with *and*; ``low`` belongs to the slice, ``high`` does not.
+    """
+
+    name: str
+    column: str
+    low: float | None = None
+    high: float | None = None
+    among: tuple[int | str, ...] | None = None
+    missing: bool = False
+    """Rows whose value is missing, and no other condition."""
+
+    def __post_init__(self) -> None:
+        limited = (self.low, self.high, self.among) != (None, None, None)
+        if limited == self.missing:
+            raise ValueError(
+                f"Slice {self.name!r} needs either limits (low, high, among) or missing=True."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """One hyper-parameter of a search: a range, or some choices."""
+
+    name: str
+    """Of a field of ``Training``."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        ranged = self.low is not None and self.high is not None
+        if ranged == (self.choices is not None):
+            raise ValueError(f"Searched {self.name!r} needs either low and high, or choices.")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"Searched {self.name!r}: low {self.low} is not below {self.high}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A seeded search for hyper-parameters before training; the best on validation rows is kept."""
+
+    trials: int
+    parameters: tuple[Searched, ...]
+
+    def __post_init__(self) -> None:
+        _positive("Search", trials=self.trials)
+        if not self.parameters:
+            raise ValueError("Search.parameters is empty; name what is searched.")
+
+
+class TrainingPrecision(StrEnum):
+    """Numeric precision of the forward pass in training; weights are always kept in fp32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How the network is trained."""
 
     epochs: int
     batch_size: int
+    """Examples of one step, over all processes together."""
+
     learning_rate: float
     weight_decay: float = 0.0
 
@@ -140,23 +205,50 @@ class Training:
     threads: int = 2
     """CPU threads: part of the bits, since sums are split by thread."""
 
-    proof_epochs: int = 2
-    """Epochs trained a second time from the start, to prove the bits repeat."""
+    proof_steps: int = 12
+    """Steps trained a second time from the start, to prove the bits repeat."""
+
+    precision: TrainingPrecision = TrainingPrecision.FP32
+    channels_last: bool = False
+    """Images lie in memory pixel by pixel, which tensor cores like."""
+
+    compiled: bool = False
+    """Compile the network with torch.compile."""
+
+    fused: bool = False
+    """The optimizer updates all parameters in one kernel."""
+
+    prefetch: int = 0
+    """Batches made ready ahead by a thread of its own; changes no bit."""
+
+    processes: int = 1
+    """Processes on each node that share a step, started by torchrun; part of the bits."""
+
+    nodes: int = 1
+    """Machines; more than one needs Kubeflow Trainer."""
+
+    search: Search | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", TrainingPrecision(self.precision))
         _positive(
             "Training",
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             threads=self.threads,
-            proof_epochs=self.proof_epochs,
+            proof_steps=self.proof_steps,
+            processes=self.processes,
+            nodes=self.nodes,
         )
-        if self.proof_epochs > self.epochs:
+        if self.batch_size % (self.processes * self.nodes):
             raise ValueError(
-                f"Training.proof_epochs is {self.proof_epochs}, more than the {self.epochs} epochs "
-                "there are; lower it."
+                f"Training.batch_size is {self.batch_size}; it must divide among "
+                f"{self.processes * self.nodes} processes."
             )
+        unknown = {s.name for s in self.search.parameters} - vars(self).keys() if self.search else ()
+        if unknown:
+            raise ValueError(f"Training.search names {sorted(unknown)}, which Training has not.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +256,19 @@ class Export:
     """How the graph is made, and how far it may stray from the model."""
 
     opset: int = 20
+    ir_version: int = 10
+    """Of the file format; the newest that the serving runtime loads is no older."""
+
     max_abs_error: float = 1e-4
-    """Largest difference of any output on real inputs."""
+    """Largest difference of any output on real inputs, on any slice."""
+
+
+class Calibrator(StrEnum):
+    """How the range of an activation is chosen from what it was on training rows."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,30 +278,102 @@ class Quantize:
     examples: int = 320
     """Training examples used to choose the ranges."""
 
+    calibrators: tuple[Calibrator, ...] = tuple(Calibrator)
+    """Tried in this order; the best on validation rows is kept, the earlier of equals."""
+
+    percentile: float = 99.99
+    """Of an activation's absolute values that ``percentile`` keeps in range."""
+
+    max_float_layers: int | None = None
+    """Most weighted layers that may stay in float for the tolerance's sake; None: any number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What engines are built of the int8 graph, and where one must have run."""
+
+    backends: tuple[str, ...] = ("onnxruntime", "tensorrt-rtx", "tensorrt")
+    """Tried in this order, each that the machine has; the others say why they were not built."""
+
+    batches: tuple[int, ...] = (1, 8, 64)
+    """Batch sizes of the optimization profile: smallest, usual, largest."""
+
+    required: tuple[str, ...] = ()
+    """Backends whose engine must have been built and run; without it the stage fails."""
+
+    version_compatible: bool = False
+    """Newer TensorRT runtimes may load it, at some cost of speed."""
+
+    hardware_compatibility: str = "none"
+    """``none``, ``ampere_plus`` or ``same_compute_capability``."""
+
+    def __post_init__(self) -> None:
+        if len(self.batches) != 3 or list(self.batches) != sorted(self.batches):
+            raise ValueError(
+                f"Engine.batches is {self.batches}; give the smallest, usual and largest size."
+            )
+        _positive("Engine", smallest_batch=self.batches[0])
+        if unknown := set(self.required) - set(self.backends):
+            raise ValueError(f"Engine.required names {sorted(unknown)}, not among its backends.")
+        if self.hardware_compatibility not in ("none", "ampere_plus", "same_compute_capability"):
+            raise ValueError(
+                f"Engine.hardware_compatibility is {self.hardware_compatibility!r}; it is none, "
+                "ampere_plus or same_compute_capability."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one comparison of a step with the step before must keep. None asks nothing."""
+
+    min_agreement: float
+    """Share of examples with the same decision as the step before."""
+
+    max_metric_drop: float
+    """How much worse the task's metric may get."""
+
+    min_snr_db: float | None = None
+    """Signal-to-noise ratio of the outputs, in decibels."""
+
+    min_rank_correlation: float | None = None
+    """Spearman's, of the scores."""
+
+    max_probability_change: float | None = None
+    """Of any class on any example."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
     """What one step of the equivalence ladder must keep, overall and on each slice."""
 
-    min_agreement: float
-    """Share of examples with the same decision as the step before."""
+    whole: Limits
+    slices: Limits
 
-    min_snr_db: float
-    """Signal-to-noise ratio of the outputs, in decibels."""
+    named: tuple[tuple[str, Limits], ...] = ()
+    """Slices with limits of their own."""
 
-    max_accuracy_drop: float
-    """Accuracy points (0 to 1) lost against the step before."""
+    def limits(self, name: str) -> Limits:
+        """Return the limits of a slice."""
+        return dict(self.named).get(name, self.slices)
 
-    min_slice_agreement: float
-    max_slice_accuracy_drop: float
+
+EXACT = Rung(
+    whole=Limits(min_agreement=0.999, max_metric_drop=1e-4, min_snr_db=100.0),
+    slices=Limits(min_agreement=0.999, max_metric_drop=1e-4, min_snr_db=80.0),
+)
+"""What a step that rewrites the graph and rounds nothing must keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
-    """Tolerances of the ladder torch → ONNX → int8 ONNX."""
+    """Tolerances of the ladder torch → ONNX → simplified → int8 → engine."""
 
-    onnx: Rung
     int8: Rung
+    onnx: Rung = EXACT
+    simplified: Rung = EXACT
+
+    engine: Rung | None = None
+    """None: derived from how far the int8 graph is from itself on inputs that barely differ."""
 
     min_slice_support: int = 30
     """Examples a slice needs before it is judged; with fewer it is inconclusive and said so."""
@@ -207,6 +382,17 @@ class Equivalence:
 @dataclass(frozen=True, kw_only=True)
 class AtLeast:
     """The metric's lower confidence bound must reach the value."""
+
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtMost:
+    """The measured number must not exceed the value: ``latency_p99_ms``, ``peak_memory_mb``.
+
+    Of the artifact that serves, at the usual batch size, from the budgets of the engine stage.
+    """
 
     metric: str
     value: float
@@ -222,7 +408,7 @@ class NoWorse:
     """Ask it of every slice, each at an equal part of the error level."""
 
 
-Rule = AtLeast | NoWorse
+Rule = AtLeast | AtMost | NoWorse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,21 +497,52 @@ class Dataset:
     """From a label's event until its value is known; younger ones are left out."""
 
 
+METRICS = ("accuracy", "auc")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Workload(Dataset):
-    """One model in production with its data, policy and service."""
+class Network(Dataset):
+    """The network of one model: what it decides, how it is trained and made small and fast."""
 
     classes: int
+    """Of the label, from 0; the network gives one logit for each."""
+
     training: Training
     export: Export
     quantize: Quantize
+    engine: Engine
     equivalence: Equivalence
+
+    metric: str = "accuracy"
+    """What the task is judged by: ``accuracy``, or ``auc`` of the probability of class 1."""
+
+    threshold: float | None = None
+    """Of two classes: the probability of class 1 from which the decision is 1, in a task whose
+    product is that probability. None: the most likely class is the decision."""
+
+    slices: tuple[Slice, ...] = ()
+    """Judged on their own, with each class where the decision is a class."""
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"Network.metric is {self.metric!r}; it is one of {METRICS}.")
+        if self.threshold is not None:
+            _share("Network", threshold=self.threshold)
+        if self.classes != 2 and (self.threshold is not None or self.metric == "auc"):
+            raise ValueError(f"a probability has 2 classes; {self.name!r} has {self.classes}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(Network):
+    """One model in production with its data, policy and service."""
+
     gate: tuple[Rule, ...]
     rollout: Rollout
     serve: str = "int8"
     """Which graph serves: ``onnx`` or ``int8``. The gate scores this one."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.serve not in ("onnx", "int8"):
             raise ValueError(f"Workload.serve is {self.serve!r}; it must be 'onnx' or 'int8'.")
         if not self.gate:
@@ -350,10 +567,25 @@ def load(name: str) -> Workload:
     """Return a workload's declaration; imports no library but numpy-free plain Python.
 
     Raises:
-        UnknownWorkload: There is no ``workloads/<name>/workload.py``, or it declares no model.
+        UnknownWorkload: There is no ``workloads/<name>/workload.py``, or it declares no release.
     """
     declared = load_data(name)
     if not isinstance(declared, Workload):
+        last = "equivalence" if isinstance(declared, Network) else "datachecks"
+        raise UnknownWorkload(
+            f"workload {name!r} declares no gate and no rollout yet; its stages end with {last}."
+        )
+    return declared
+
+
+def load_network(name: str) -> Network:
+    """Return what a workload declares of its data and network.
+
+    Raises:
+        UnknownWorkload: There is no ``workloads/<name>/workload.py``, or it declares no network.
+    """
+    declared = load_data(name)
+    if not isinstance(declared, Network):
         raise UnknownWorkload(
             f"workload {name!r} declares its data and no model yet; its stages are features and "
             "datachecks."
@@ -403,7 +635,10 @@ def definitions(name: str) -> list[Path]:
 
 
 _BELOW = {
-    "export": ("runtimes",),
+    "train": ("stats",),
+    "export": ("runtimes", "stats"),
+    "quantize": ("runtimes", "stats"),
+    "engine": ("runtimes", "stats"),
     "equivalence": ("runtimes", "stats"),
     "gate": ("runtimes", "stats"),
     "register": ("runtimes",),

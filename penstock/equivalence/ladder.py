@@ -1,160 +1,152 @@
-"""Compare the outputs of one step with those of the step before, overall and on each slice."""
+"""One step of the ladder: what it was held against, on which inputs, and how it was judged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.stats import distance
-from penstock.verdict import Check, Outcome
-from penstock.workload import Rung
+from penstock.stats import comparison
+from penstock.stats.comparison import Comparison
+from penstock.stats.slices import ALL
+from penstock.verdict import Check, Outcome, worst
+from penstock.workload import Limits, Network, Rung
 
-ALL = "all"
-
-FLOOR = 1e-3
-"""Outputs smaller than this count as this in relative errors."""
-
-NOT_FINITE = 1e300
-"""Written for an error that is infinite, which JSON cannot hold."""
-
-WORST = 20
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Masks = Mapping[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One step against the one before, on one slice."""
+class Part:
+    """One step on one slice."""
 
-    slice: str
-    n: int
-    agreement: float
-    """Share of examples with the same decision."""
+    found: Comparison
 
-    snr_db: float
-    max_abs_error: float
-    mean_abs_error: float
-    max_relative_error: float
-    """With a floor of ``FLOOR``."""
+    limits: Limits | None
+    """None where only finite outputs are asked for."""
 
-    least_cosine: float
-    accuracy: float
-    accuracy_drop: float
-    """Accuracy of the step before minus this step's, 0 to 1."""
+    checks: tuple[Check, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of its checks."""
+        return worst(tuple(check.outcome for check in self.checks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: the comparison's numbers, the limits, the outcome."""
+        limits = None if self.limits is None else asdict(self.limits)
+        return {**asdict(self.found), "limits": limits, "outcome": str(self.outcome)}
 
 
-def compare(
-    before_nk: NDArray[np.float64],
-    after_nk: NDArray[np.float64],
-    labels_n: NDArray[np.int64],
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step against the one before."""
+
+    name: str
+    against: str
+    parts: tuple[Part, ...]
+    """All rows first, then each slice that has any."""
+
+    beyond: tuple[Part, ...] = ()
+    """Inputs out of distribution, a part for each kind."""
+
+    empty: tuple[Check, ...] = ()
+    """Slices without a row: no evidence, and said so."""
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All checks of the step."""
+        return (*(c for part in (*self.parts, *self.beyond) for c in part.checks), *self.empty)
+
+    @property
+    def failing(self) -> Part | None:
+        """The first part that fails; all rows before slices, these before what lies beyond."""
+        parts = (*self.parts, *self.beyond)
+        return next((part for part in parts if part.outcome is Outcome.FAIL), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for ``ladder.json``."""
+        return {
+            "step": self.name,
+            "against": self.against,
+            "outcome": str(worst(tuple(check.outcome for check in self.checks))),
+            "slices": [part.to_dict() for part in self.parts],
+            "beyond": [part.to_dict() for part in self.beyond],
+            "empty": [check.name.removeprefix(f"{self.name} ") for check in self.empty],
+        }
+
+
+def step(
+    name: str,
+    against: str,
+    outputs: Mapping[str, Floats],
+    labels_n: Labels,
+    slices: Masks,
+    rung: Rung,
+    declared: Network,
+    beyond: Mapping[str, Mapping[str, Floats]] | None = None,
     *,
-    classes: int,
-) -> list[Comparison]:
-    """Return the comparison over all rows, then over each class.
+    exact: bool = True,
+) -> Step:
+    """Compare and judge one step.
 
     Args:
-        before_nk, after_nk: Logits of the two steps, shape [n, k].
-        labels_n: True classes, shape [n].
-
-    Raises:
-        ValueError: The shapes do not fit together, or there is no row.
+        outputs: Logits of each step, shape [n, k].
+        slices: Which rows each holds, shape [n].
+        beyond: For each kind of inputs out of distribution the logits of each step.
+        exact: Whether the step rounds nothing. It keeps the limits of a slice on inputs out of
+            distribution too. An int8 graph does not: it clips what lies outside the ranges it saw
+            in training, which is what its Q/DQ nodes say, so that a right one decides many such
+            inputs otherwise. There it must only give finite numbers, unless the rung names the
+            kind of inputs with limits of its own.
     """
-    if before_nk.shape != after_nk.shape or len(labels_n) != len(before_nk) or not len(labels_n):
-        raise ValueError(
-            f"outputs of shape {before_nk.shape} and {after_nk.shape} for {len(labels_n)} labels; "
-            "run both steps on the same, non-empty holdout revision."
-        )
-    slices = [(ALL, np.ones(len(labels_n), bool))]
-    slices += [(f"class {c}", labels_n == c) for c in range(classes)]
+    task: Any = {"metric": declared.metric, "threshold": declared.threshold}
+    support = declared.equivalence.min_slice_support
+    before, after = outputs[against], outputs[name]
+    found = comparison.compare(before, after, labels_n, slices, **task)
+    strange = [
+        replace(comparison.compare(logits[against], logits[name], None, {}, **task)[0], slice=kind)
+        for kind, logits in (beyond or {}).items()
+    ]
+    return Step(
+        name=name,
+        against=against,
+        parts=tuple(_judged(name, found, rung, support, labelled=True)),
+        beyond=tuple(
+            part
+            for one in strange
+            for part in (
+                _judged(name, [one], rung, support, labelled=False)
+                if exact or one.slice in dict(rung.named)
+                else [_finite(name, one)]
+            )
+        ),
+        empty=tuple(
+            comparison.unseen(f"{name} {part}", 0, support)
+            for part, mask in slices.items()
+            if not mask.any()
+        ),
+    )
+
+
+def _judged(
+    name: str, found: Iterable[Comparison], rung: Rung, support: int, *, labelled: bool
+) -> list[Part]:
     return [
-        _one(name, before_nk[where], after_nk[where], labels_n[where])
-        for name, where in slices
-        if where.any()
+        Part(
+            found=one,
+            limits=rung.whole if one.slice == ALL else rung.limits(one.slice),
+            checks=tuple(
+                comparison.judge(name, [one], rung, min_support=support, labelled=labelled)
+            ),
+        )
+        for one in found
     ]
 
 
-def _one(
-    name: str,
-    before_nk: NDArray[np.float64],
-    after_nk: NDArray[np.float64],
-    labels_n: NDArray[np.int64],
-) -> Comparison:
-    decided_before, decided_after = before_nk.argmax(axis=1), after_nk.argmax(axis=1)
-    accuracy = float((decided_after == labels_n).mean())
-    finite = bool(np.isfinite(after_nk).all())
-    return Comparison(
-        slice=name,
-        n=len(labels_n),
-        agreement=float((decided_before == decided_after).mean()) if finite else 0.0,
-        snr_db=distance.snr_db(before_nk, after_nk),
-        max_abs_error=float(np.abs(before_nk - after_nk).max()) if finite else NOT_FINITE,
-        mean_abs_error=min(distance.mean_abs_error(before_nk, after_nk), NOT_FINITE),
-        max_relative_error=min(
-            distance.relative_error(before_nk, after_nk, floor=FLOOR), NOT_FINITE
-        ),
-        least_cosine=distance.least_cosine(before_nk, after_nk),
-        accuracy=accuracy,
-        accuracy_drop=float((decided_before == labels_n).mean()) - accuracy,
-    )
-
-
-def worst(
-    before_nk: NDArray[np.float64], after_nk: NDArray[np.float64], *, most: int = WORST
-) -> list[tuple[int, int, int, float]]:
-    """Return the inputs that fare worst: row, decision before, decision after, largest error.
-
-    Those that are decided otherwise come first, then those with the largest errors; an output that
-    is not finite is the largest.
-    """
-    errors = np.nan_to_num(np.abs(before_nk - after_nk).max(axis=1), nan=NOT_FINITE,
-                           posinf=NOT_FINITE)  # fmt: skip
-    one, other = before_nk.argmax(axis=1), after_nk.argmax(axis=1)
-    order = np.lexsort((-errors, one == other))[:most]
-    return [(int(i), int(one[i]), int(other[i]), float(errors[i])) for i in order]
-
-
-def judge(
-    step: str, comparisons: list[Comparison], rung: Rung, *, min_support: int
-) -> Iterator[Check]:
-    """Yield the checks of one step. A slice with too few rows is inconclusive, never a pass.
-
-    Args:
-        step: Name of the step in the checks: ``onnx``, ``int8``.
-        min_support: Rows a slice needs to be judged.
-    """
-    for found in comparisons:
-        whole = found.slice == ALL
-        least = rung.min_agreement if whole else rung.min_slice_agreement
-        most = rung.max_accuracy_drop if whole else rung.max_slice_accuracy_drop
-        if not whole and found.n < min_support:
-            yield Check(
-                name=f"{step} {found.slice}",
-                outcome=Outcome.INCONCLUSIVE,
-                reason=f"{found.n} rows, {min_support} needed",
-            )
-            continue
-        yield _at_least(f"{step} {found.slice} agreement", found.agreement, least, found.n)
-        yield _at_most(f"{step} {found.slice} accuracy drop", found.accuracy_drop, most)
-        if whole:
-            yield _at_least(f"{step} signal to noise (dB)", found.snr_db, rung.min_snr_db, found.n)
-
-
-def _at_least(name: str, value: float, limit: float, n: int) -> Check:
-    return Check(
-        name=name,
-        outcome=Outcome.PASS if value >= limit else Outcome.FAIL,
-        reason=f"{value:.4g} on {n} rows, at least {limit:g}",
-        value=value,
-        limit=limit,
-    )
-
-
-def _at_most(name: str, value: float, limit: float) -> Check:
-    return Check(
-        name=name,
-        outcome=Outcome.PASS if value <= limit else Outcome.FAIL,
-        reason=f"{value:+.4f}, at most {limit:g}",
-        value=value,
-        limit=limit,
-    )
+def _finite(name: str, found: Comparison) -> Part:
+    return Part(found=found, limits=None, checks=(comparison.finite(name, found),))

@@ -13,17 +13,10 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from penstock.bundle import Bundle, read
+from penstock.tracking.mlflow import PARENT_TAG, PIPELINE_TAG, experiment_of, parent_of
 
 FOLDER = "package"
 TAG = "penstock.fingerprint"
-
-
-def _artifact_root() -> str | None:
-    """Return a folder beside a SQLite tracking database; MLflow would use the current folder."""
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
 
 
 class MlflowRegistry:
@@ -67,20 +60,17 @@ class MlflowRegistry:
 
     def _log(self, workload: str, package: Bundle, experiment: str) -> str:
         client, lineage = self._client, package.json("lineage.json")
-        found = client.get_experiment_by_name(workload)
-        experiment_id = (
-            found.experiment_id
-            if found
-            else client.create_experiment(workload, artifact_location=_artifact_root())
-        )
-        run = client.create_run(experiment_id, run_name=package.fingerprint)
+        experiment_id = experiment_of(client, workload)
+        above = parent_of(client, experiment_id, experiment)
+        nested = {} if above is None else {PARENT_TAG: above}
+        run = client.create_run(experiment_id, run_name=package.fingerprint, tags=nested)
         run_id, at = run.info.run_id, int(time.time() * 1000)
         params = {**lineage["hyperparameters"], "seed": lineage["seed"], "data": lineage["data"]}
         client.log_batch(
             run_id,
             metrics=[Metric(k, float(v), at, 0) for k, v in lineage["metrics"].items()],
             params=[Param(k, str(v)) for k, v in params.items()],
-            tags=[RunTag("penstock.run", experiment), RunTag(TAG, package.fingerprint)],
+            tags=[RunTag(PIPELINE_TAG, experiment), RunTag(TAG, package.fingerprint)],
         )
         client.log_artifacts(run_id, str(package.path), artifact_path=FOLDER)
         client.set_terminated(run_id)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import pyarrow.parquet as pq
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle, Summary, code_revision, write_json, write_text
+from penstock.machine import environment, git_revision
 from penstock.stage import verdict_of
 from penstock.verdict import Outcome
 from penstock.workload import Workload, settings_of
@@ -87,14 +84,17 @@ def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str)
     return {
         "workload": declared.name,
         "owner": declared.owner,
-        "code": {"git": git_revision(), "sources": code_revision(workloads.root() / "penstock")},
+        "code": {
+            "git": git_revision(workloads.root()),
+            "sources": code_revision(workloads.root() / "penstock"),
+        },
         "data": inputs["snapshot"].fingerprint,
         "data_digest": inputs["snapshot"].digest,
         "feature_definitions": code_revision(*workloads.definitions(declared.name)),
         "hyperparameters": {k: v for k, v in training.items() if k != "seed"},
         "seed": training["seed"],
         "image": os.environ.get("PENSTOCK_IMAGE") or None,
-        "environment": _environment(),
+        "environment": environment(workloads.root()),
         "metrics": {
             "accuracy": scores["accuracy"],
             **{
@@ -105,40 +105,6 @@ def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str)
         "policy": {"rollout": settings_of(declared.rollout)},
         "rehearsal": rehearsal or None,
     }
-
-
-def git_revision() -> str | None:
-    """Return the commit, with ``+changes`` when the tree differs; None outside a checkout."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    asked = [[git, "rev-parse", "HEAD"], [git, "status", "--porcelain"]]
-    done = [
-        subprocess.run(a, cwd=workloads.root(), capture_output=True, text=True, check=False)
-        for a in asked
-    ]
-    if any(d.returncode for d in done):
-        return None
-    return done[0].stdout.strip() + ("+changes" if done[1].stdout.strip() else "")
-
-
-def _environment() -> dict[str, Any]:
-    lock = workloads.root() / "requirements" / "all.txt"
-    named = ("torch", "torchvision", "onnx", "onnxruntime", "feast", "numpy")
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
-        "libraries": {n: importlib.metadata.version(n) for n in named if _installed(n)},
-    }
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def card(declared: Workload, record: Mapping[str, Any], inputs: Mapping[str, Bundle]) -> str:

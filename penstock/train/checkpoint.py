@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from penstock.workload import Training
 
-FORM = 1
+FORM = 2
 """Of the file; one of another form is left alone and training begins anew."""
 
 
@@ -29,24 +30,30 @@ class Position:
     step: int = 0
     """Batches of the epoch that are done."""
 
-    picks: torch.Tensor | None = None
-    """The epoch's order of examples, shape [n]; None before it is drawn."""
+    steps: int = 0
+    """Batches done in all."""
 
-    losses: list[float] = field(default_factory=list[float])
-    """Of the epoch's batches so far."""
+    loss: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    """Sum over the epoch's batches so far."""
 
     curve: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     proof: dict[str, str] = field(default_factory=dict[str, str])
 
+    def next_epoch(self, measured: dict[str, Any]) -> Position:
+        """Return the beginning of the next epoch, this one's line added to the curve."""
+        curve = [*self.curve, measured]
+        return Position(epoch=self.epoch + 1, steps=self.steps, curve=curve, proof=self.proof)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Everything whose state decides the next step."""
+    """Everything whose state decides the next step; the order of examples follows from the seed."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    order: torch.Generator
+    total: int
+    """Steps of the whole training."""
 
 
 class Checkpoint:
@@ -61,6 +68,8 @@ class Checkpoint:
                 of the result.
         """
         self._path, self._identity, self._due = path, identity, due
+        self.seconds = 0.0
+        """Spent on writing."""
 
     def resume(self, parts: Parts) -> Position:
         """Put back what was kept and return where it was; the beginning where nothing fits."""
@@ -70,7 +79,6 @@ class Checkpoint:
         parts.model.load_state_dict(held["model"])
         parts.optimizer.load_state_dict(held["optimizer"])
         parts.schedule.load_state_dict(held["schedule"])
-        parts.order.set_state(held["order"])
         _set_random(held["random"])
         return Position(**held["position"])
 
@@ -93,6 +101,7 @@ class Checkpoint:
         """
         if not self._due():
             return
+        began = time.monotonic()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_name(f".part-{self._path.name}-{os.getpid()}")
         held = {
@@ -101,7 +110,6 @@ class Checkpoint:
             "model": parts.model.state_dict(),
             "optimizer": parts.optimizer.state_dict(),
             "schedule": parts.schedule.state_dict(),
-            "order": parts.order.get_state(),
             "random": _random(),
             "position": vars(position),
         }
@@ -110,25 +118,35 @@ class Checkpoint:
             part.replace(self._path)
         finally:
             part.unlink(missing_ok=True)
+            self.seconds += time.monotonic() - began
 
     def done(self) -> None:
         """Remove the file: what it led to is kept elsewhere."""
         self._path.unlink(missing_ok=True)
 
 
-def identity_of(settings: Training, *arrays: np.ndarray, code: str, device: str) -> str:
+def identity_of(settings: Training, *, base: str) -> str:
     """Return a hash of what decides a training's bits.
+
+    Args:
+        base: Hash of the examples, the sources and the device, see :func:`identity_of_data`.
+    """
+    said = json.dumps({**asdict(settings), "base": base}, sort_keys=True)
+    return "sha256:" + hashlib.sha256(said.encode()).hexdigest()
+
+
+def identity_of_data(*arrays: np.ndarray, code: str, device: str) -> str:
+    """Return a hash of examples, sources and device.
 
     Args:
         arrays: All examples.
         code: Hash of the network's and the loop's sources.
     """
     h = hashlib.sha256()
-    said = {**asdict(settings), "code": code, "device": device, "torch": torch.__version__}
-    h.update(json.dumps(said, sort_keys=True).encode())
+    h.update(json.dumps([code, device, torch.__version__]).encode())
     for array in arrays:
         h.update(f"{array.dtype} {array.shape}".encode())
-        h.update(np.ascontiguousarray(array).tobytes())
+        h.update(np.ascontiguousarray(array).data)
     return "sha256:" + h.hexdigest()
 
 

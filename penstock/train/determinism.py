@@ -15,22 +15,28 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """Proof that the first epochs, trained twice from the start, gave the same bits."""
+    """Proof that the first steps, trained twice from the start, gave the same bits."""
 
-    epochs: int
+    steps: int
     first: str
     second: str
+    tensors: int
+    """How many were hashed; of none, nothing is proved."""
+
     differed: tuple[str, ...]
     """Names of the tensors that were not equal, model and optimizer alike."""
 
     threads: int
+    world: int
+    """Processes that shared every step."""
+
     torch_version: str
     device: str
 
     @property
     def holds(self) -> bool:
         """Whether both runs agree bit for bit."""
-        return self.first == self.second and not self.differed
+        return bool(self.tensors) and self.first == self.second and not self.differed
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, with ``holds``."""
@@ -83,16 +89,24 @@ def combined(by_name: Mapping[str, str]) -> str:
 
 
 def certify(
-    first: Mapping[str, str], second: Mapping[str, str], *, epochs: int, threads: int, device: str
+    first: Mapping[str, str],
+    second: Mapping[str, str],
+    *,
+    steps: int,
+    threads: int,
+    device: str,
+    world: int = 1,
 ) -> Certificate:
     """Compare the tensor hashes of two runs."""
     names = sorted(first.keys() | second.keys())
     return Certificate(
-        epochs=epochs,
+        steps=steps,
         first=combined(first),
         second=combined(second),
+        tensors=len(names),
         differed=tuple(n for n in names if first.get(n) != second.get(n)),
         threads=threads,
+        world=world,
         torch_version=torch.__version__,
         device=device,
     )

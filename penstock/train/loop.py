@@ -1,26 +1,35 @@
-"""The training loop: seeded order, seeded shifts, one cycle of the learning rate."""
+"""The training loop: seeded order, seeded changes, one cycle of the learning rate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from penstock.stats import metrics
 from penstock.train import determinism
+from penstock.train.batches import FORWARD, Augment, Batches, Examples, Ranks, seed_of
 from penstock.train.checkpoint import Checkpoint, Parts, Position
-from penstock.workload import Training
+from penstock.workload import Training, TrainingPrecision
+
+MEASURED_AT_ONCE = 1024
+"""Validation rows of one forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
-    """Network inputs of shape [n, channels, height, width] and labels of shape [n]."""
+class Task:
+    """What is trained, and what it is judged by."""
 
-    images_nchw: NDArray[np.float32]
-    labels_n: NDArray[np.int64]
+    build: Callable[[], nn.Module]
+    """Returns an untrained network: inputs [n, ...] to logits [n, classes]."""
+
+    augment: Augment | None = None
+    metric: str = "accuracy"
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,99 +39,170 @@ class Epoch:
     epoch: int
     train_loss: float
     validation_loss: float
-    validation_accuracy: float
+    validation_metric: float | None
+    """None where the validation rows cannot tell: an AUC of one label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training leaves: the network, its curve, and tensor hashes after the proof epochs."""
+    """What training leaves."""
 
     model: nn.Module
     curve: tuple[Epoch, ...]
     proof: dict[str, str]
+    """Tensor hashes after ``proof_steps`` steps, model and optimizer."""
+
+    steps: int
+    """Done here, without those of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The network itself, and the same parameters as a step calls them."""
+
+    plain: nn.Module
+    called: nn.Module
 
 
 def train(
-    build: Callable[[], nn.Module],
+    task: Task,
     train: Examples,
     validation: Examples,
     settings: Training,
     *,
-    epochs: int,
     device: str,
+    ranks: Ranks = Ranks(),  # noqa: B008 - a frozen value
+    stop_after: int | None = None,
     checkpoint: Checkpoint | None = None,
+    heard: Callable[[Epoch], None] = lambda _: None,
 ) -> Trained:
-    """Train from scratch for ``epochs`` of the cycle that ``settings.epochs`` describes.
+    """Train from scratch.
 
     Args:
+        ranks: With a world above 1, the process group must be there already; each process takes
+            its part of every batch and gradients are averaged.
+        stop_after: Steps after which to stop, in the midst of the cycle of learning rates.
         checkpoint: Where to go on from, if something is there, and what to keep on the way. The
             result has the same bits as one without.
+        heard: Told of every epoch.
 
     Raises:
         RuntimeError: An operation of the network has no deterministic form; torch names it.
+        ValueError: There are fewer examples than a batch holds.
     """
     determinism.enforce(seed=settings.seed, threads=settings.threads)
-    order = torch.Generator().manual_seed(settings.seed)
-    model = build().to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    batches = Batches(
+        examples=train,
+        size=settings.batch_size,
+        seed=settings.seed,
+        device=device,
+        augment=task.augment,
+        ranks=ranks,
+        prefetch=settings.prefetch,
+        channels_last=settings.channels_last,
     )
-    size = settings.batch_size
-    batches = max(1, len(train.labels_n) // size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=settings.epochs * batches
-    )
-    parts = Parts(model=model, optimizer=optimizer, schedule=schedule, order=order)
-    images, labels = torch.tensor(train.images_nchw), torch.tensor(train.labels_n)
+    network = _network(task, settings, device=device, world=ranks.world)
+    parts = _parts(network.plain, settings, total=settings.epochs * len(batches))
     at = Position() if checkpoint is None else checkpoint.resume(parts)
-    while at.epoch <= epochs:
-        model.train()
-        if at.picks is None:
-            at.picks = torch.randperm(len(labels), generator=order)
-        for picked in at.picks.split(size)[at.step : batches]:
-            batch = shifted(images[picked], generator=order).to(device)
-            loss = nn.functional.cross_entropy(model(batch), labels[picked].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            at.losses.append(loss.item())
-            at.step += 1
+    last = min(stop_after or parts.total, parts.total)
+    proved = min(settings.proof_steps, parts.total)
+    done = 0
+    # A checkpoint may have been written between an epoch's last step and its measurement.
+    while at.steps < last or at.step == len(batches):
+        network.called.train()
+        for batch in batches.epoch(at.epoch, after=at.step):
+            torch.manual_seed(seed_of(settings.seed, FORWARD, at.steps, ranks.rank))
+            at.loss += _step(network.called, batch, parts, settings).to("cpu", torch.float64)
+            at.step, at.steps, done = at.step + 1, at.steps + 1, done + 1
+            if at.steps == proved:
+                at.proof = determinism.hashes(determinism.tensors(network.plain, parts.optimizer))
             if checkpoint is not None:
                 checkpoint.step_done(at, parts)
-        measured = _measured(model, validation, at.epoch, float(np.mean(at.losses)), device)
-        if at.epoch == settings.proof_epochs:
-            at.proof = determinism.hashes(determinism.tensors(model, optimizer))
-        curve = [*at.curve, asdict(measured)]
-        at = Position(epoch=at.epoch + 1, curve=curve, proof=at.proof)
+            if at.steps == last:
+                break
+        if at.step == len(batches):
+            mean = float(at.loss) / at.step
+            epoch = _measured(network.plain, validation, at.epoch, mean, task, device)
+            heard(epoch)
+            at = at.next_epoch(asdict(epoch))
     return Trained(
-        model=model.cpu().eval(),
+        model=network.plain.cpu().eval(),
         curve=tuple(Epoch(**line) for line in at.curve),
         proof=at.proof,
+        steps=done,
     )
 
 
-def shifted(images_nchw: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-    """Return the images, each moved by up to one pixel each way; the rim is repeated."""
-    n, _, height, width = images_nchw.shape
-    padded = nn.functional.pad(images_nchw, (1, 1, 1, 1), mode="replicate")
-    offsets = torch.randint(0, 3, (n, 2), generator=generator)
-    rows = offsets[:, :1] + torch.arange(height)
-    columns = offsets[:, 1:] + torch.arange(width)
-    picked = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
+def _network(task: Task, settings: Training, *, device: str, world: int) -> _Network:
+    plain = task.build().to(device)
+    if settings.channels_last:
+        cast(Any, plain).to(memory_format=torch.channels_last)
+    called = plain
+    if world > 1:
+        here = [torch.cuda.current_device()] if device == "cuda" else None
+        called = cast(nn.Module, nn.parallel.DistributedDataParallel(called, device_ids=here))
+    if settings.compiled:
+        called = cast(nn.Module, torch.compile(called))
+    return _Network(plain, called)
+
+
+def _parts(model: nn.Module, settings: Training, *, total: int) -> Parts:
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=settings.fused,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=total
+    )
+    return Parts(model=model, optimizer=optimizer, schedule=schedule, total=total)
+
+
+def _step(
+    called: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], parts: Parts, settings: Training
+) -> torch.Tensor:
+    """Do one step and return its loss, on the device: reading it here would wait for the GPU."""
+    inputs, labels = batch
+    mixed = settings.precision is TrainingPrecision.BF16
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
+        logits = called(inputs)
+    loss = nn.functional.cross_entropy(logits.float(), labels)
+    parts.optimizer.zero_grad()
+    loss.backward()
+    parts.optimizer.step()
+    parts.schedule.step()
+    return loss.detach()
+
+
+def logits_of(model: nn.Module, examples: Examples, *, device: str) -> np.ndarray:
+    """Return float32 logits [n, classes], computed some rows at a time."""
+    model.eval()
+    with torch.no_grad():
+        parts = [
+            model(torch.tensor(part, device=device)).float().cpu().numpy()
+            for part in np.array_split(
+                examples.inputs_n, max(1, -(-len(examples.labels_n) // MEASURED_AT_ONCE))
+            )
+        ]
+    return np.concatenate(parts)
 
 
 def _measured(
-    model: nn.Module, validation: Examples, epoch: int, train_loss: float, device: str
+    model: nn.Module,
+    validation: Examples,
+    epoch: int,
+    train_loss: float,
+    task: Task,
+    device: str,
 ) -> Epoch:
-    model.eval()
-    labels = torch.tensor(validation.labels_n)
-    with torch.no_grad():
-        logits = model(torch.tensor(validation.images_nchw).to(device)).cpu()
+    logits = logits_of(model, validation, device=device)
+    labels = validation.labels_n
     return Epoch(
         epoch=epoch,
         train_loss=train_loss,
-        validation_loss=nn.functional.cross_entropy(logits, labels).item(),
-        validation_accuracy=(logits.argmax(1) == labels).double().mean().item(),
+        validation_loss=nn.functional.cross_entropy(
+            torch.from_numpy(logits), torch.tensor(labels)
+        ).item(),
+        validation_metric=metrics.measured(task.metric, logits, labels, threshold=task.threshold),
     )

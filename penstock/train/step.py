@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ import pyarrow.parquet as pq
 
 from penstock import workload as workloads
 from penstock.bundle import (
+    MEASURED,
     Bundle,
     Summary,
     code_revision,
@@ -22,14 +21,10 @@ from penstock.bundle import (
 )
 from penstock.stage import Refused, carry_out, require_pass
 from penstock.verdict import Outcome
-from penstock.workload import Training, Workload, settings_of
+from penstock.workload import Network, Training, settings_of
 
 VALIDATION_SHARE = 0.1
 """Newest share of the training rows kept for the curve; the holdout is never looked at here."""
-
-
-CHECKPOINT_S = 5.0
-"""Seconds of training that a kill may cost."""
 
 PROOF = "proof.json"
 """What the features stage checked of the join."""
@@ -38,17 +33,21 @@ PROOF = "proof.json"
 def run(
     *, workload: str, snapshot: Path, data_verdict: Path, seed: int, out: Path, now: datetime
 ) -> None:
-    """Write a model bundle at ``out``: ``model.safetensors``, ``curve.json``, ``certificate.json``.
+    """Write a model bundle at ``out``.
+
+    It holds ``model.safetensors``, ``config.json``, ``curve.json``, ``certificate.json``,
+    ``calibration.json``, where one was asked for ``search.json``, and what was measured.
 
     Args:
         seed: Replaces the declared seed; 0 keeps it.
 
     Raises:
         Refused: The data verdict is not a pass, the snapshot does not prove that nothing in it is
-            from the future, or training twice gave other bits.
+            from the future, training twice gave other bits, or the training runs on several
+            machines and is not done.
         BundleError: An input is not whole.
     """
-    declared = workloads.load(workload)
+    declared = workloads.load_network(workload)
     settings = replace(declared.training, seed=seed or declared.training.seed)
     data = require_proof(read(snapshot, kind="snapshot"))
     inputs = {"snapshot": data, "data-verdict": require_pass(data_verdict, kind="data-verdict")}
@@ -58,7 +57,7 @@ def run(
         workload=workload,
         inputs=inputs,
         settings={"training": settings_of(settings)},
-        make=lambda folder: _make(folder, declared, settings, data.file("train.parquet")),
+        make=lambda folder: _make(folder, declared, settings, data, out=out),
         out=out,
         now=now,
     )
@@ -94,87 +93,59 @@ def require_proof(snapshot: Bundle) -> Bundle:
     return snapshot
 
 
-def _make(folder: Path, declared: Workload, settings: Training, rows_file: Path) -> Summary:
-    import torch  # noqa: PLC0415 - seconds to import; not needed when the bundle is reused
-    from safetensors.torch import save_file  # noqa: PLC0415
+def _make(
+    folder: Path, declared: Network, settings: Training, snapshot: Bundle, *, out: Path
+) -> Summary:
+    from safetensors.torch import save_file  # noqa: PLC0415 - seconds to import, if there is work
 
-    from penstock.train import checkpoint, determinism, loop  # noqa: PLC0415
+    from penstock.train import carried  # noqa: PLC0415
 
-    network = workloads.part(declared.name, "model")
-    train, validation = _examples(pq.read_table(rows_file), declared)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-
-    def trained(epochs: int, kept: checkpoint.Checkpoint | None = None) -> loop.Trained:
-        return loop.train(
-            lambda: network.build(classes=declared.classes),
-            train,
-            validation,
-            settings,
-            epochs=epochs,
-            device=device,
-            checkpoint=kept,
-        )
-
-    identity = checkpoint.identity_of(
+    examples, validation = _examples(pq.read_table(snapshot.file("train.parquet")), declared)
+    made = carried.carry(
+        declared,
         settings,
-        *(array for part in (train, validation) for array in (part.images_nchw, part.labels_n)),
+        examples,
+        validation,
         code=code_revision(*workloads.sources("train", declared.name)),
-        device=device,
+        tags={"penstock.data": snapshot.fingerprint, "penstock.data_digest": snapshot.digest},
+        store=store_from_environment(),
+        out=out,
     )
-    store = store_from_environment()
-    kept = None
-    if store is not None:
-        path = store / "checkpoints" / f"{identity[7:39]}.pt"
-        kept = checkpoint.Checkpoint(path, identity=identity, due=_every(CHECKPOINT_S))
-    # The proof is never resumed: it shows that the whole path repeats.
-    whole, again = trained(settings.epochs, kept), trained(settings.proof_epochs)
-    if kept is not None:
-        kept.done()
-    certificate = determinism.certify(
-        whole.proof,
-        again.proof,
-        epochs=settings.proof_epochs,
-        threads=settings.threads,
-        device=device,
-    )
-    save_file(whole.model.state_dict(), folder / "model.safetensors")
-    write_json(folder / "curve.json", [asdict(epoch) for epoch in whole.curve])
+    proved, used = made.proved, made.settings
+    certificate, curve = proved.certificate, proved.trained.curve
+    save_file(proved.trained.model.state_dict(), folder / "model.safetensors")
+    write_json(folder / "curve.json", [asdict(epoch) for epoch in curve])
     write_json(folder / "certificate.json", certificate.to_dict())
-    write_json(folder / "config.json", {"classes": declared.classes, "seed": settings.seed})
+    write_json(folder / "config.json", {"classes": declared.classes, **settings_of(used)})
+    write_json(folder / "calibration.json", made.calibration)
+    if settings.search is not None:
+        write_json(folder / "search.json", [asdict(trial) for trial in made.trials])
+    (folder / MEASURED).mkdir()
+    write_json(folder / MEASURED / "speed.json", asdict(proved.speed))
+    write_json(folder / MEASURED / "environment.json", made.environment)
+    write_json(folder / MEASURED / "tracking.json", {"lost": made.untracked})
     if not certificate.holds:
         names = ", ".join(certificate.differed[:3])
         return Summary(Outcome.FAIL, f"{len(certificate.differed)} tensors differ: {names}, …")
-    last = whole.curve[-1]
+    last = curve[-1]
+    metric = "unknown" if last.validation_metric is None else f"{last.validation_metric:.4f}"
+    searched = f"best of {len(made.trials)} trials; " if made.trials else ""
+    untracked = f"; {made.untracked}" if made.untracked else ""
     return Summary(
         Outcome.PASS,
-        f"validation accuracy {last.validation_accuracy:.4f} after {last.epoch} epochs, seed "
-        f"{settings.seed}; first {certificate.epochs} epochs repeated bit for bit",
+        f"{searched}validation {declared.metric} {metric} after {last.epoch} epochs, seed "
+        f"{used.seed}; first {certificate.steps} steps repeated bit for bit{untracked}",
     )
 
 
-def _every(seconds: float) -> Callable[[], bool]:
-    """Return a function that is true once in so many seconds."""
-    last = time.monotonic()
-
-    def due() -> bool:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < seconds:
-            return False
-        last = now
-        return True
-
-    return due
-
-
-def _examples(rows: pa.Table, declared: Workload):  # noqa: ANN202 - torch-side type, imported late
-    from penstock.train.loop import Examples  # noqa: PLC0415
+def _examples(rows: pa.Table, declared: Network):  # noqa: ANN202 - torch-side type, imported late
+    from penstock.train.batches import Examples  # noqa: PLC0415
 
     transform = workloads.part(declared.name, "transform")
     cut = len(rows) - int(len(rows) * VALIDATION_SHARE)
     return tuple(
         Examples(
-            images_nchw=transform.training_input(part),
+            inputs_n=transform.training_input(part),
             labels_n=part[declared.label].to_numpy(),
         )
         for part in (rows.slice(0, cut), rows.slice(cut))

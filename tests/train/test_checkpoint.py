@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from penstock.train import determinism
-from penstock.train.checkpoint import Checkpoint, identity_of
-from penstock.train.loop import Examples, Trained, train
+from penstock.train.batches import Examples
+from penstock.train.checkpoint import Checkpoint, identity_of, identity_of_data
+from penstock.train.loop import Task, Trained, train
 from penstock.workload import Training
 
-SETTINGS = Training(epochs=3, batch_size=16, learning_rate=1e-2, proof_epochs=2, threads=1)
+SETTINGS = Training(epochs=3, batch_size=16, learning_rate=1e-2, proof_steps=6, threads=1)
 STEPS = 3 * 4
 IDENTITY = "sha256:this"
 
@@ -46,7 +47,7 @@ def examples(n: int, seed: int) -> Examples:
     """Return made-up images."""
     rng = np.random.default_rng(seed)
     return Examples(
-        images_nchw=rng.normal(size=(n, 1, 8, 8)).astype(np.float32),
+        inputs_n=rng.normal(size=(n, 1, 8, 8)).astype(np.float32),
         labels_n=rng.integers(0, 10, n),
     )
 
@@ -54,7 +55,7 @@ def examples(n: int, seed: int) -> Examples:
 def fit(checkpoint: Checkpoint | None = None, settings: Training = SETTINGS) -> Trained:
     """Train on seventy images: four whole batches an epoch."""
     return train(
-        Small, examples(70, 1), examples(20, 2), settings, epochs=3, device="cpu",
+        Task(build=Small), examples(70, 1), examples(20, 2), settings, device="cpu",
         checkpoint=checkpoint,
     )  # fmt: skip
 
@@ -144,16 +145,22 @@ def test_what_does_not_fit_is_not_resumed(tmp_path: Path, whole: tuple[object, .
 
 def test_a_checkpoint_is_of_one_data_set_one_code_one_setting():
     """Whatever changes the bits changes the identity."""
-    images, labels = examples(4, 1).images_nchw, examples(4, 1).labels_n
-    plain = identity_of(SETTINGS, images, labels, code="a", device="cpu")
+    inputs, labels = examples(4, 1).inputs_n, examples(4, 1).labels_n
 
-    assert plain == identity_of(SETTINGS, images.copy(), labels, code="a", device="cpu")
+    def identity(
+        settings: Training, *arrays: np.ndarray, code: str = "a", device: str = "cpu"
+    ) -> str:
+        return identity_of(settings, base=identity_of_data(*arrays, code=code, device=device))
+
+    plain = identity(SETTINGS, inputs, labels)
+
+    assert plain == identity(SETTINGS, inputs.copy(), labels)
     others = [
-        identity_of(replace(SETTINGS, seed=43), images, labels, code="a", device="cpu"),
-        identity_of(SETTINGS, images, labels[::-1], code="a", device="cpu"),
-        identity_of(SETTINGS, images[:3], labels, code="a", device="cpu"),
-        identity_of(SETTINGS, images, labels, code="b", device="cpu"),
-        identity_of(SETTINGS, images, labels, code="a", device="cuda"),
+        identity(replace(SETTINGS, seed=43), inputs, labels),
+        identity(SETTINGS, inputs, labels[::-1]),
+        identity(SETTINGS, inputs[:3], labels),
+        identity(SETTINGS, inputs, labels, code="b"),
+        identity(SETTINGS, inputs, labels, device="cuda"),
     ]
     assert plain not in others
     assert len(set(others)) == len(others)

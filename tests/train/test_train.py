@@ -14,33 +14,32 @@ from hypothesis import strategies as st
 from penstock import train as stage
 from penstock.stage import Refused
 from penstock.train import determinism
-from penstock.train.loop import Examples, Trained, shifted, train
+from penstock.train.batches import Examples
+from penstock.train.loop import Task, Trained, train
 from penstock.workload import Training
 from tests import bundles
-from workloads.digits.model import build
+from workloads.digits.model import augment, build
 from workloads.digits.transform import request_input, training_input
 
-SETTINGS = Training(epochs=3, batch_size=32, learning_rate=1e-3, proof_epochs=2)
+SETTINGS = Training(epochs=3, batch_size=32, learning_rate=1e-3, proof_steps=4)
 ROWS = bundles.rows()
 
 
 def examples(start: int, n: int) -> Examples:
     """Return real examples."""
     return Examples(
-        images_nchw=bundles.images(start + n)[start:],
+        inputs_n=bundles.images(start + n)[start:],
         labels_n=ROWS["label"].to_numpy()[start : start + n],
     )
 
 
-def fit(settings: Training = SETTINGS, *, epochs: int = 3) -> Trained:
-    """Train on a hundred images."""
+TASK = Task(build=lambda: build(classes=10), augment=augment)
+
+
+def fit(settings: Training = SETTINGS, *, stop_after: int | None = None) -> Trained:
+    """Train on a hundred images: three batches an epoch."""
     return train(
-        lambda: build(classes=10),
-        examples(0, 100),
-        examples(100, 20),
-        settings,
-        epochs=epochs,
-        device="cpu",
+        TASK, examples(0, 100), examples(100, 20), settings, device="cpu", stop_after=stop_after
     )
 
 
@@ -57,9 +56,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     assert state(first) != state(other)
 
 
-def test_the_first_epochs_of_a_whole_run_are_those_of_a_short_one():
+def test_the_first_steps_of_a_whole_run_are_those_of_a_short_one():
     """The proof compares like with like: stopping early changes nothing before."""
-    assert fit(epochs=3).proof == fit(epochs=2).proof
+    whole, short = fit(), fit(stop_after=4)
+
+    assert whole.proof == short.proof
+    assert (whole.steps, short.steps) == (9, 4)
 
 
 def test_a_certificate_names_what_differed():
@@ -67,7 +69,7 @@ def test_a_certificate_names_what_differed():
     certificate = determinism.certify(
         {"model.a": "1", "model.b": "2"},
         {"model.a": "1", "model.b": "3"},
-        epochs=2,
+        steps=2,
         threads=2,
         device="cpu",
     )
@@ -101,12 +103,7 @@ def test_an_operation_without_a_deterministic_form_is_refused_by_name():
 
     with pytest.raises(RuntimeError, match="put_"):
         train(
-            Nondeterministic,
-            examples(0, 64),
-            examples(64, 8),
-            SETTINGS,
-            epochs=1,
-            device="cpu",
+            Task(build=Nondeterministic), examples(0, 64), examples(64, 8), SETTINGS, device="cpu"
         )
 
 
@@ -115,7 +112,7 @@ def test_shifts_move_by_at_most_one_pixel(n: int, seed: int):
     """A shifted image is the image seen through a window moved by at most one pixel."""
     image = torch.arange(64.0).reshape(1, 1, 8, 8).repeat(n, 1, 1, 1)
 
-    moved = shifted(image, generator=torch.Generator().manual_seed(seed))
+    moved = augment(image, generator=torch.Generator().manual_seed(seed))
 
     assert moved.shape == image.shape
     centre = moved[:, 0, 3, 3] - image[:, 0, 3, 3]

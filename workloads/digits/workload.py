@@ -6,8 +6,10 @@ from penstock.workload import (
     AtLeast,
     Column,
     DataRules,
+    Engine,
     Equivalence,
     Export,
+    Limits,
     NoWorse,
     Quantize,
     Rollout,
@@ -37,25 +39,14 @@ WORKLOAD = Workload(
         unique=("capture_id",),
         at_least_rows=500,
     ),
-    training=Training(
-        epochs=10, batch_size=64, learning_rate=4e-3, weight_decay=0.05, seed=42, proof_epochs=2
-    ),
-    export=Export(opset=20, max_abs_error=1e-4),
+    training=Training(epochs=10, batch_size=64, learning_rate=4e-3, weight_decay=0.05, seed=42),
+    export=Export(),
     quantize=Quantize(examples=320),
+    engine=Engine(batches=(1, 8, 64)),
     equivalence=Equivalence(
-        onnx=Rung(
-            min_agreement=0.999,
-            min_snr_db=100.0,
-            max_accuracy_drop=0.0001,
-            min_slice_agreement=0.999,
-            max_slice_accuracy_drop=0.0001,
-        ),
         int8=Rung(
-            min_agreement=0.98,
-            min_snr_db=20.0,
-            max_accuracy_drop=0.01,
-            min_slice_agreement=0.93,
-            max_slice_accuracy_drop=0.05,
+            whole=Limits(min_agreement=0.98, max_metric_drop=0.01, min_snr_db=20.0),
+            slices=Limits(min_agreement=0.93, max_metric_drop=0.05),
         ),
     ),
     gate=(

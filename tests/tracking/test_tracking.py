@@ -1,0 +1,122 @@
+"""Laws of tracking, on a real MLflow store: nested, complete, and never in the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from penstock import tracking
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """Point the environment at a database of its own."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delenv("PENSTOCK_RUN", raising=False)
+    return MlflowClient(uri)
+
+
+def begin(**more: object) -> tracking.Tracked:
+    """Begin a run."""
+    given = {"name": "train a", "params": {"seed": 7}, "tags": {"penstock.data": "d-1"}, **more}
+    return tracking.begin("digits", **given)  # pyright: ignore[reportArgumentType]
+
+
+def runs(client: MlflowClient) -> list:
+    """Return all runs of the workload, oldest first."""
+    held = client.get_experiment_by_name("digits")
+    assert held is not None
+    return list(client.search_runs([held.experiment_id], order_by=["start_time ASC"]))
+
+
+def test_a_run_has_its_parameters_curves_and_tags(client: MlflowClient):
+    """While it runs, and closed at its end."""
+    run = begin()
+    for step in (1, 2, 3):
+        run.metrics({"loss": 1 / step}, step=step)
+    (going,) = runs(client)
+    assert going.info.status == "RUNNING"
+
+    run.note({"penstock.certificate": "holds"})
+    run.end(ok=True)
+
+    (held,) = runs(client)
+    assert held.info.status == "FINISHED"
+    assert held.data.params == {"seed": "7"}
+    assert held.data.tags["penstock.data"] == "d-1"
+    assert held.data.tags["penstock.certificate"] == "holds"
+    curve = client.get_metric_history(held.info.run_id, "loss")
+    assert [(p.step, p.value) for p in curve] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert run.reason is None
+
+
+def test_a_training_that_failed_is_on_record_as_failed(client: MlflowClient):
+    """Not left running for ever."""
+    begin().end(ok=False)
+
+    assert [r.info.status for r in runs(client)] == ["FAILED"]
+
+
+def test_runs_of_one_pipeline_run_lie_below_it(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+):
+    """One parent, however many steps; trials lie below the training."""
+    monkeypatch.setenv("PENSTOCK_RUN", "20260105-1")
+    first = begin(name="train a")
+    trial = first.child("trial 0", {"learning_rate": 0.1})
+    trial.end(ok=True)
+    first.end(ok=True)
+    begin(name="train b").end(ok=True)
+
+    by_name = {r.info.run_name: r for r in runs(client)}
+    parent = by_name["20260105-1"]
+    above = {name: r.data.tags.get("mlflow.parentRunId") for name, r in by_name.items()}
+    assert len(by_name) == 4
+    assert above["train a"] == above["train b"] == parent.info.run_id
+    assert above["trial 0"] == by_name["train a"].info.run_id
+    assert above["20260105-1"] is None
+
+
+def test_outside_a_pipeline_a_run_has_no_parent(client: MlflowClient):
+    """A training by hand."""
+    begin().end(ok=True)
+
+    assert [r.data.tags.get("mlflow.parentRunId") for r in runs(client)] == [None]
+
+
+def test_without_settings_nothing_is_recorded_and_that_is_said(monkeypatch: pytest.MonkeyPatch):
+    """They come from the environment alone; MLflow's own default would be a folder here."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = begin()
+    run.child("trial", {}).metrics({"loss": 1.0}, step=1)
+    run.end(ok=True)
+
+    assert run.reason == "not tracked: MLFLOW_TRACKING_URI is not set"
+
+
+def test_a_server_that_does_not_answer_costs_the_record_and_not_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The reason is kept for the stage's line."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = begin()
+    run.metrics({"loss": 1.0}, step=1)
+    run.end(ok=True)
+
+    assert run.reason is not None
+    assert run.reason.startswith("not tracked: ")
+
+
+def test_a_record_that_is_lost_on_the_way_is_counted(client: MlflowClient, tmp_path: Path):
+    """The store went away in the midst of a training."""
+    run = begin()
+    (held,) = runs(client)
+    client.delete_run(held.info.run_id)
+    run.metrics({"loss": 1.0}, step=1)
+
+    assert run.reason is not None
+    assert run.reason.startswith("1 records lost: ")
