@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,18 @@ from numpy.typing import NDArray
 
 from penstock.runtimes.onnxruntime import OnnxModel
 from penstock.runtimes.torch import TorchModel
+from penstock.workload import Export
 
 BATCHES = (1, 7)
-"""Batch sizes tried beside all rows at once: a graph may be right for one size only."""
+"""Batch sizes tried beside the one for all rows: a graph may be right for one size only."""
 
-INPUT, OUTPUT = "image", "logits"
+AT_ONCE = 1024
+
+INPUT, OUTPUT = "input", "logits"
+
+
+Exporter = Callable[[torch.nn.Module, torch.Tensor, Path, int], None]
+"""Writes the graph of a network, given two example inputs, a path and an opset."""
 
 
 class ExportError(RuntimeError):
@@ -35,6 +42,11 @@ class Exported:
     exporter: str
     fallback_reason: str | None
     max_abs_error: float
+    """On all rows, at any batch size."""
+
+    by_slice: dict[str, float]
+    """The largest difference on each slice."""
+
     opset: int
     ir_version: int
 
@@ -44,15 +56,18 @@ def export(
     inputs_n: NDArray[np.float32],
     path: Path,
     *,
-    opset: int,
-    max_abs_error: float,
-    exporters: dict[str, Callable[[torch.nn.Module, torch.Tensor, Path, int], None]] | None = None,
+    settings: Export,
+    slices: Mapping[str, NDArray[np.bool_]],
+    exporters: Mapping[str, Exporter] | None = None,
 ) -> Exported:
     """Write the first graph that agrees with the network on real inputs.
 
+    The graph's opset is the asked one, or another exporter is tried: a converter may leave another
+    and only log it. The version of the file format is set to the asked one.
+
     Args:
         inputs_n: Real network inputs, shape [n, ...]; the graph is checked on all of them.
-        max_abs_error: Largest difference allowed on any logit, at any batch size.
+        slices: Which rows each slice holds, shape [n].
         exporters: Tried in order; by default torch's newer exporter, then its older one.
 
     Raises:
@@ -60,20 +75,25 @@ def export(
     """
     if network.training:
         raise ExportError("the network is in training mode; call eval() before exporting it.")
-    wanted = TorchModel(network).run(inputs_n)
+    reference = TorchModel(network)
+    parts = np.array_split(inputs_n, max(1, -(-len(inputs_n) // AT_ONCE)))
+    wanted = np.concatenate([reference.run(part) for part in parts])
     reasons: list[str] = []
     for name, make in (exporters or {"dynamo": _dynamo, "torchscript": _torchscript}).items():
         try:
-            _quietly(make, network, torch.tensor(inputs_n[:2]), path, opset)
+            _quietly(make, network, torch.tensor(inputs_n[:2]), path, settings.opset)
             model = onnx.load(path)
             onnx.checker.check_model(model, full_check=True)
             made = model.opset_import[0].version
-            if made != opset:
-                raise ExportError(f"opset {opset} was asked for, {made} was written")
-            error = _error(path, inputs_n, wanted)
-            if not error <= max_abs_error:
+            if made != settings.opset:
+                raise ExportError(f"opset {settings.opset} was asked for, {made} was written")
+            model.ir_version = settings.ir_version
+            onnx.save(model, path)
+            error_n = _errors(path, inputs_n, wanted)
+            error = float(error_n.max())
+            if not error <= settings.max_abs_error:
                 raise ExportError(
-                    f"differs by {error:.3g} on real inputs, {max_abs_error:g} allowed"
+                    f"differs by {error:.3g} on real inputs, {settings.max_abs_error:g} allowed"
                 )
         except Exception as e:  # noqa: BLE001 - an exporter may raise anything; the reason is kept, the next tried
             path.unlink(missing_ok=True)
@@ -83,21 +103,30 @@ def export(
             exporter=name,
             fallback_reason="; ".join(reasons) or None,
             max_abs_error=error,
+            by_slice={n: float(error_n[rows].max()) for n, rows in slices.items() if rows.any()},
             opset=made,
             ir_version=model.ir_version,
         )
     raise ExportError("no exporter made the same graph: " + "; ".join(reasons))
 
 
-def _error(path: Path, inputs_n: NDArray[np.float32], wanted_nk: NDArray[np.float64]) -> float:
+def _errors(
+    path: Path, inputs_n: NDArray[np.float32], wanted_nk: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return each row's largest difference, shape [n], over the batch sizes; infinite if no row."""
     runtime = OnnxModel(path)
-    worst = float(np.abs(runtime.run(inputs_n) - wanted_nk).max())
-    for size in BATCHES:
-        got = runtime.run(inputs_n[:size])
-        if got.shape != wanted_nk[:size].shape:
-            return float("inf")
-        worst = max(worst, float(np.abs(got - wanted_nk[:size]).max()))
-    return worst
+    worst_n = np.zeros(len(inputs_n))
+    for size in (*BATCHES, AT_ONCE):
+        last = len(inputs_n) if size == AT_ONCE else size
+        for start in range(0, last, size):
+            rows = slice(start, min(start + size, last))
+            got = runtime.run(inputs_n[rows])
+            if got.shape != wanted_nk[rows].shape:
+                return np.full(len(inputs_n), np.inf)
+            # An output that is not a number must not count as none.
+            error = np.nan_to_num(np.abs(got - wanted_nk[rows]), nan=np.inf).max(axis=1)
+            worst_n[rows] = np.maximum(worst_n[rows], error)
+    return worst_n
 
 
 def _dynamo(network: torch.nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
