@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from components.datachecks.component import datachecks
+from components.engine.component import engine
 from components.equivalence.component import equivalence
 from components.export.component import export
 from components.features.component import features
@@ -43,8 +44,14 @@ def pipeline(workload: str):  # noqa: ANN201 - kfp's pipeline object has no publ
         onnx = exported.outputs["onnx"]
         quantized = quantize(workload=workload, snapshot=snapshot, onnx=onnx)
         int8 = quantized.outputs["int8"]
+        built = engine(workload=workload, int8=int8).outputs["engine"]
         climbed = equivalence(
-            workload=workload, snapshot=snapshot, model=model, onnx=onnx, int8=int8
+            workload=workload,
+            snapshot=snapshot,
+            model=model,
+            onnx=onnx,
+            int8=int8,
+            engine=built,
         )
         evidence = {
             "workload": workload,
@@ -52,6 +59,7 @@ def pipeline(workload: str):  # noqa: ANN201 - kfp's pipeline object has no publ
             "data_verdict": verdict,
             "model": model,
             "serving": int8 if declared.serve == "int8" else onnx,
+            "engine": built,
             "equivalence": climbed.outputs["ladder"],
         }
         # Judging and registering look at what serves today, which no cache key knows.

@@ -58,6 +58,7 @@ OUTPUTS = {
     "model": "train/model",
     "onnx": "export/onnx",
     "int8": "quantize/int8",
+    "engine": "engine/engine",
     "ladder": "equivalence/ladder",
     "verdict": "gate/verdict",
     "package": "register/package",

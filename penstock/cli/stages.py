@@ -17,6 +17,7 @@ STAGES = (
     "train",
     "export",
     "quantize",
+    "engine",
     "equivalence",
     "gate",
     "register",

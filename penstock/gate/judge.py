@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.stats.intervals import paired_difference, wilson
 from penstock.verdict import Check, Outcome, Verdict
-from penstock.workload import AtLeast, NoWorse, Rule
+from penstock.workload import AtLeast, AtMost, NoWorse, Rule
 
 ALPHA = 0.05
 """Every interval is two-sided at 1 - ALPHA, divided among the slices where there are several."""
@@ -36,12 +38,14 @@ def judge(
     challenger: Scores,
     champion: Scores | None,
     *,
+    budget: Mapping[str, Any],
     classes: int,
     rng: np.random.Generator,
 ) -> Verdict:
     """Return the verdict of every rule. Only a pass may be registered.
 
     Args:
+        budget: What the artifact that will serve costs, by name of the measure.
         champion: Scores on the same holdout; None when no version serves yet, which each rule that
             compares then says.
 
@@ -55,6 +59,9 @@ def judge(
         )
     checks: list[Check] = []
     for rule in rules:
+        if isinstance(rule, AtMost):
+            checks.append(judge_at_most(budget, rule))
+            continue
         if rule.metric != "accuracy":
             raise ValueError(f"the gate knows the metric 'accuracy', not {rule.metric!r}.")
         if isinstance(rule, AtLeast):
@@ -85,6 +92,22 @@ def judge_at_least(challenger: Scores, rule: AtLeast) -> Check:
         outcome=outcome,
         reason=f"{share:.4f} [{low:.4f}, {high:.4f}], at least {rule.value:g}",
         value=share,
+        limit=rule.value,
+    )
+
+
+def judge_at_most(budget: Mapping[str, Any], rule: AtMost) -> Check:
+    """Pass when what was measured lies at or below the value; what was not measured is an error."""
+    numbers = {n: float(v) for n, v in budget.items() if isinstance(v, int | float)}
+    value = numbers.get(rule.metric)
+    if value is None or not math.isfinite(value):
+        why = budget.get("problem") or f"measured were {', '.join(sorted(numbers)) or 'nothing'}"
+        return Check(name=rule.metric, outcome=Outcome.ERROR, reason=why, limit=rule.value)
+    return Check(
+        name=rule.metric,
+        outcome=Outcome.PASS if value <= rule.value else Outcome.FAIL,
+        reason=f"{value:.4g}, at most {rule.value:g}",
+        value=value,
         limit=rule.value,
     )
 

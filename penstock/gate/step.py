@@ -22,6 +22,9 @@ from penstock.workload import Workload
 SEED = 20260101
 """Of the bootstrap: the same scores always give the same verdict."""
 
+BUDGET_OF = {"onnx": "fp32", "int8": "int8"}
+"""Under which name the budgets have the graph that serves."""
+
 PROMOTE, REJECT = "promote", "reject"
 
 
@@ -32,6 +35,7 @@ def run(
     data_verdict: Path,
     model: Path,
     serving: Path,
+    engine: Path,
     equivalence: Path,
     champion: str,
     out: Path,
@@ -52,6 +56,7 @@ def run(
         "data-verdict": read(data_verdict, kind="data-verdict"),
         "model": read(model, kind="model"),
         "serving": read(serving, kind=declared.serve),
+        "engine": read(engine, kind="engine"),
         "equivalence": read(equivalence, kind="equivalence"),
     }
     if champion:
@@ -83,6 +88,7 @@ def _make(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> Sum
         declared.gate,
         challenger,
         champion,
+        budget=inputs["engine"].json("budgets.json")["artifacts"][BUDGET_OF[declared.serve]],
         classes=declared.classes,
         rng=np.random.default_rng(SEED),
     )
@@ -112,7 +118,7 @@ def _earlier(inputs: Mapping[str, Bundle]) -> list[Check]:
         Check(
             name="determinism",
             outcome=Outcome.PASS if certificate["holds"] else Outcome.FAIL,
-            reason=f"first {certificate['epochs']} epochs trained twice on {certificate['device']}",
+            reason=f"first {certificate['steps']} steps trained twice on {certificate['device']}",
         ),
     ]
 

@@ -24,6 +24,9 @@ GOLDEN = 8
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden logit: another processor may round the last bits otherwise."""
 
+NOT_SEARCHED = ("seed", "classes", "metric")
+"""What a model's settings hold besides hyper-parameters."""
+
 VERDICTS = ("data-verdict", "equivalence", "gate")
 
 
@@ -78,9 +81,10 @@ def _golden(graph: Path, declared: Workload, snapshot: Bundle) -> dict[str, Any]
 
 def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str) -> dict[str, Any]:
     """Return what made this version: code, data, settings, seed, environment, verdicts."""
-    training: dict[str, Any] = inputs["model"].manifest["settings"]["training"]
+    training: dict[str, Any] = inputs["model"].json("config.json")
     scores = inputs["gate"].json("scores.json")["challenger"]
-    top = [step["slices"][0] for step in inputs["equivalence"].json("ladder.json")["steps"]]
+    steps = inputs["equivalence"].json("ladder.json")["steps"]
+    agreed = {f"agreement_{s['step']}": s["slices"][0]["agreement"] for s in steps}
     return {
         "workload": declared.name,
         "owner": declared.owner,
@@ -91,20 +95,26 @@ def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str)
         "data": inputs["snapshot"].fingerprint,
         "data_digest": inputs["snapshot"].digest,
         "feature_definitions": code_revision(*workloads.definitions(declared.name)),
-        "hyperparameters": {k: v for k, v in training.items() if k != "seed"},
+        "hyperparameters": {k: v for k, v in training.items() if k not in NOT_SEARCHED},
         "seed": training["seed"],
         "image": os.environ.get("PENSTOCK_IMAGE") or None,
         "environment": environment(workloads.root()),
         "metrics": {
             "accuracy": scores["accuracy"],
-            **{
-                f"agreement_{i}": t["agreement"] for i, t in zip(("onnx", "int8"), top, strict=True)
-            },
+            **agreed,
         },
+        "budget": budget(declared, inputs["engine"]),
         "artifacts": {kind: bundle.fingerprint for kind, bundle in inputs.items()},
         "policy": {"rollout": settings_of(declared.rollout)},
         "rehearsal": rehearsal or None,
     }
+
+
+def budget(declared: Workload, engine: Bundle) -> dict[str, float]:
+    """Return what the serving graph cost when it was measured: latency, throughput, memory."""
+    name = "int8" if declared.serve == "int8" else "fp32"
+    found: dict[str, Any] = engine.json("budgets.json")["artifacts"][name]
+    return {n: float(v) for n, v in found.items() if isinstance(v, int | float)}
 
 
 def card(declared: Workload, record: Mapping[str, Any], inputs: Mapping[str, Bundle]) -> str:
@@ -115,6 +125,8 @@ def card(declared: Workload, record: Mapping[str, Any], inputs: Mapping[str, Bun
         ("Serves", f"{declared.serve} graph, {declared.classes} classes"),
         ("Accuracy on the holdout", f"{record['metrics']['accuracy']:.4f}"),
         ("Seed", record["seed"]),
+        ("Latency when measured", _latency(record["budget"])),
+        ("Engines", inputs["engine"].summary.line),
         ("Data", record["data"]),
         ("Code", record["code"]["git"] or record["code"]["sources"]),
         ("Trained on", inputs["model"].json("certificate.json")["device"]),
@@ -128,4 +140,13 @@ def card(declared: Workload, record: Mapping[str, Any], inputs: Mapping[str, Bun
     return (
         f"# {declared.title}: gate {gate.outcome}\n{warning}\n| | |\n|---|---|\n{table}\n\n"
         f"## Verdicts\n\n{verdicts}\n"
+    )
+
+
+def _latency(budget: Mapping[str, float]) -> str:
+    if "latency_p99_ms" not in budget:
+        return "not measured"
+    return (
+        f"p50 {budget['latency_p50_ms']:.2f} ms, p99 {budget['latency_p99_ms']:.2f} ms at the "
+        f"usual batch; {budget['peak_memory_mb']:.0f} MB"
     )

@@ -30,6 +30,7 @@ def run(
     data_verdict: Path,
     model: Path,
     serving: Path,
+    engine: Path,
     equivalence: Path,
     gate: Path,
     rehearsal: str,
@@ -56,6 +57,7 @@ def run(
         "data-verdict": read(data_verdict, kind="data-verdict"),
         "model": read(model, kind="model"),
         "serving": read(serving, kind=declared.serve),
+        "engine": read(engine, kind="engine"),
         "equivalence": read(equivalence, kind="equivalence"),
         "gate": require_pass(gate, kind="gate"),
     }

@@ -116,7 +116,10 @@ def _make(
     save_file(proved.trained.model.state_dict(), folder / "model.safetensors")
     write_json(folder / "curve.json", [asdict(epoch) for epoch in curve])
     write_json(folder / "certificate.json", certificate.to_dict())
-    write_json(folder / "config.json", {"classes": declared.classes, **settings_of(used)})
+    write_json(
+        folder / "config.json",
+        {"classes": declared.classes, "metric": declared.metric, **settings_of(used)},
+    )
     write_json(folder / "calibration.json", made.calibration)
     if settings.search is not None:
         write_json(folder / "search.json", [asdict(trial) for trial in made.trials])

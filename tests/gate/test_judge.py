@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.gate.judge import Scores, judge, judge_at_least, judge_no_worse
+from penstock.gate.judge import Scores, judge, judge_at_least, judge_at_most, judge_no_worse
 from penstock.verdict import Outcome
-from penstock.workload import AtLeast, NoWorse
+from penstock.workload import AtLeast, AtMost, NoWorse
 
 LABELS = np.tile(np.arange(10), 60)
 FLOOR = AtLeast(metric="accuracy", value=0.93)
@@ -65,7 +65,9 @@ def test_one_class_made_worse_fails_whatever_the_rest():
     """Half of one class lost is 5 % overall, and its slice fails."""
     rules = (NoWorse(metric="accuracy", margin=0.15, slices=True),)
 
-    verdict = judge(rules, scores(30, label=4), scores(0), classes=10, rng=np.random.default_rng(1))
+    verdict = judge(
+        rules, scores(30, label=4), scores(0), budget={}, classes=10, rng=np.random.default_rng(1)
+    )
 
     failed = [c.name for c in verdict.checks if c.outcome is Outcome.FAIL]
     assert failed == ["accuracy of class 4 no worse"]
@@ -84,7 +86,7 @@ def test_other_labels_cannot_be_compared():
     other = Scores(labels_n=LABELS[::-1].copy(), decided_n=LABELS)
 
     with pytest.raises(ValueError, match="same holdout revision"):
-        judge((NO_WORSE,), scores(1), other, classes=10, rng=np.random.default_rng(1))
+        judge((NO_WORSE,), scores(1), other, budget={}, classes=10, rng=np.random.default_rng(1))
 
 
 @settings(max_examples=30)
@@ -111,3 +113,26 @@ def test_a_challenger_worse_by_the_margin_passes_at_most_one_time_in_twenty():
         passed += check.outcome is Outcome.PASS
 
     assert passed / runs <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.parametrize(
+    ("budget", "outcome"),
+    [
+        ({"latency_p99_ms": 9.9}, Outcome.PASS),
+        ({"latency_p99_ms": 10.0}, Outcome.PASS),
+        ({"latency_p99_ms": 10.1}, Outcome.FAIL),
+        ({"latency_p99_ms": float("nan")}, Outcome.ERROR),
+        ({"latency_p99_ms": None}, Outcome.ERROR),
+        ({"latency_p50_ms": 1.0}, Outcome.ERROR),
+        ({"problem": "measuring ended with 1"}, Outcome.ERROR),
+        ({}, Outcome.ERROR),
+    ],
+)
+def test_a_budget_is_kept_exceeded_or_unknown(budget: dict[str, object], outcome: Outcome):
+    """What was not measured is an error, never a pass."""
+    rule = AtMost(metric="latency_p99_ms", value=10.0)
+    rng = np.random.default_rng(1)
+
+    assert judge_at_most(budget, rule).outcome is outcome
+    judged = judge((rule,), scores(0), None, budget=budget, classes=10, rng=rng)
+    assert judged.outcome is outcome

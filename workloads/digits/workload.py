@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from penstock.workload import (
     AtLeast,
+    AtMost,
     Column,
     DataRules,
     Engine,
@@ -51,6 +52,8 @@ WORKLOAD = Workload(
     ),
     gate=(
         AtLeast(metric="accuracy", value=0.93),
+        AtMost(metric="latency_p50_ms", value=100.0),
+        AtMost(metric="peak_memory_mb", value=1500.0),
         NoWorse(metric="accuracy", margin=0.02),
         NoWorse(metric="accuracy", margin=0.15, slices=True),
     ),
