@@ -5,17 +5,20 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stores run up down status test check format lock golden bench clean
+.PHONY: help setup stores rtx run up down status test test-gpu check format lock golden bench clean
 
 help: ## print these lines
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | \
-		while IFS='|' read -r verb says; do printf '%-14s %s\n' "$$verb" "$$says"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1|\2/' | \
+		while IFS='|' read -r verb says; do printf '%-17s %s\n' "$$verb" "$$says"; done
 
 setup: ## make .venv from the lock; needs Python 3.11 and nothing else
 	@scripts/setup.sh
 
 stores: setup ## add Spark, PostgreSQL and DuckDB stores, for their tests and benchmarks
 	@scripts/setup.sh stores
+
+rtx: setup ## add TensorRT-RTX, which builds int8 engines on a CPU; proprietary, so only when asked
+	@scripts/setup.sh rtx
 
 run: setup ## carry the digits workload through every stage and release it
 	@$(BIN)/penstock run digits $(ARGS)
@@ -29,8 +32,11 @@ down: setup ## stop the servers
 status: setup ## say what is serving, and how traffic is split
 	@$(BIN)/penstock status $(ARGS)
 
-test: setup ## run every test this machine can run; ARGS="-m gpu" asks for those on a GPU
+test: setup ## run every test this machine can run
 	@$(BIN)/pytest $(ARGS)
+
+test-gpu: setup ## run the tests that need an NVIDIA GPU, on a machine with one
+	@$(BIN)/pytest -m gpu tests/gpu $(ARGS)
 
 check: setup ## format, lint, types, import contracts, shell scripts, docs, requirement files
 	$(BIN)/ruff format --check .

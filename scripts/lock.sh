@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Resolve pyproject.toml into requirement files with hashes: all.txt, one per extra, stores.txt,
-# uv.txt.
+# rtx.txt, uv.txt.
 #
 # A pin stays until its requirement forbids it; pass --upgrade or --upgrade-package NAME to move on.
 set -euo pipefail
@@ -20,4 +20,5 @@ for extra in "${extras[@]}"; do
     compile pyproject.toml --extra "$extra" -c requirements/all.txt -o "requirements/$extra.txt"
 done
 compile --group pyproject.toml:stores -c requirements/all.txt -o requirements/stores.txt
+compile --group pyproject.toml:rtx -c requirements/all.txt -o requirements/rtx.txt
 compile --group pyproject.toml:bootstrap -c requirements/all.txt -o requirements/uv.txt

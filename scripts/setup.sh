@@ -3,7 +3,8 @@
 #
 # Needs Python 3.11 and nothing else: uv is used if there is one, and fetched if there is none.
 # Done once per change of the lock or of this script; a setup that was interrupted can be repeated.
-# With the word "stores", Feast's stores for larger data are added: Spark, PostgreSQL, DuckDB.
+# A word adds an optional group: "stores" for Feast's stores for larger data (Spark, PostgreSQL,
+# DuckDB), "rtx" for TensorRT-RTX, NVIDIA's compiler of engines.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,8 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.venv
 bootstrap=.venv-bootstrap
 lock=requirements/all.txt
-stores=requirements/stores.txt
 stamp=$venv/.setup-stamp
+group=${1:-}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 stop() {
@@ -109,10 +110,20 @@ SCRIPT
 hash_of() { cat "$@" requirements/uv.txt scripts/setup.sh | sha256sum | cut -d' ' -f1; }
 up_to_date() { [[ -x $venv/bin/python && $(cat "$1" 2>/dev/null) == "$2" ]]; }
 
+case $group in
+    "") ;;
+    stores) says="Feast's stores for larger data" ;;
+    rtx) says="TensorRT-RTX" ;;
+    *) stop "there is no group '$group'; there is stores and rtx." ;;
+esac
+
 wanted=$(hash_of "$lock")
-wanted_stores=$(hash_of "$lock" "$stores")
+if [[ -n $group ]]; then
+    group_lock=requirements/$group.txt
+    wanted_group=$(hash_of "$lock" "$group_lock")
+fi
 if up_to_date "$stamp" "$wanted"; then
-    if [[ ${1:-} != stores ]] || up_to_date "$stamp-stores" "$wanted_stores"; then
+    if [[ -z $group ]] || up_to_date "$stamp-$group" "$wanted_group"; then
         exit 0
     fi
 fi
@@ -126,15 +137,15 @@ export UV_PYTHON_DOWNLOADS=never
 install=(--require-hashes --compile-bytecode --python "$venv/bin/python")
 [[ -t 2 ]] || install+=(--quiet)
 
-if [[ ${1:-} == stores ]] && up_to_date "$stamp" "$wanted"; then
-    say "adding Feast's stores for larger data to $venv"
-    "$uv" pip install "${install[@]}" -r "$stores"
-    printf '%s\n' "$wanted_stores" >"$stamp-stores"
+if [[ -n $group ]] && up_to_date "$stamp" "$wanted"; then
+    say "adding $says to $venv"
+    "$uv" pip install "${install[@]}" -r "$group_lock"
+    printf '%s\n' "$wanted_group" >"$stamp-$group"
     say "done in $SECONDS s"
     exit 0
 fi
 
-rm -f "$stamp" "$stamp-stores"
+rm -f "$stamp" "$stamp"-*
 if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
     say "making $venv"
     rm -rf "$venv"
@@ -145,6 +156,6 @@ say "installing $(grep -c '^[a-zA-Z0-9].*==' "$lock") locked packages into $venv
 make_importable
 printf '%s\n' "$wanted" >"$stamp"
 say "done in $SECONDS s"
-if [[ ${1:-} == stores ]]; then
-    exec scripts/setup.sh stores
+if [[ -n $group ]]; then
+    exec scripts/setup.sh "$group"
 fi

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.bundle import Bundle, Recipe, Summary, write, write_json
+from penstock.bundle import Bundle, Recipe, Summary, hash_file, write, write_json
 from workloads.digits import data
+
+if TYPE_CHECKING:
+    import torch
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -83,8 +90,99 @@ def replaced(table: pa.Table, name: str, values: object) -> pa.Table:
     return table.set_column(index, name, pa.array(values))
 
 
-def images(n: int) -> np.ndarray:
-    """Return n real network inputs, shape [n, 1, 8, 8]."""
+def images(n: int, *, start: int = 0) -> np.ndarray:
+    """Return n real network inputs, shape [n, 1, 8, 8]; the holdout starts at row 1197."""
     from workloads.digits.transform import training_input  # noqa: PLC0415 - keeps imports light
 
-    return training_input(rows().slice(0, n))
+    return training_input(rows().slice(start, n))
+
+
+def trained(*, epochs: int = 4) -> torch.nn.Module:
+    """Return a digits network that has learned enough to be worth comparing, in seconds."""
+    import torch  # noqa: PLC0415 - seconds to import
+
+    from workloads.digits.model import build  # noqa: PLC0415
+
+    torch.manual_seed(7)
+    network = build(classes=10).train()
+    inputs, labels = torch.tensor(images(1197)), torch.tensor(rows()["label"].to_numpy()[:1197])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.05)
+    for _ in range(epochs):
+        for batch in torch.randperm(1197).split(64):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(inputs[batch]), labels[batch]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+def export(network: torch.nn.Module, example_n: np.ndarray, path: Path) -> Path:
+    """Write a network's graph with torch's older exporter, which takes a second."""
+    import torch  # noqa: PLC0415 - seconds to import
+
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network.float(),
+            (torch.tensor(example_n[:2]),),
+            str(path),
+            dynamo=False,
+            input_names=["inputs"],
+            output_names=["logits"],
+            dynamic_axes={"inputs": {0: "batch"}, "logits": {0: "batch"}},
+            opset_version=20,
+        )
+    return path
+
+
+def quantize(source: Path, folder: Path, inputs_n: np.ndarray) -> None:
+    """Write ``model.simplified.onnx`` and ``model.int8.onnx``, ranges from these inputs."""
+    import onnx  # noqa: PLC0415 - seconds to import
+
+    from penstock.quantize import graph, simplify  # noqa: PLC0415
+    from penstock.runtimes.layers import with_outputs  # noqa: PLC0415
+    from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415
+
+    model = simplify.simplify(source, folder / "model.simplified.onnx")
+    names = [n for n in graph.tensors(graph.layers(model)) if n != model.graph.input[0].name]
+    copied = onnx.load(folder / "model.simplified.onnx")
+    found = OnnxModel.tensors(with_outputs(copied, names), names, inputs_n)
+    ranges = {n: float(np.abs(v).max()) for n, v in zip(names, found, strict=True)}
+    ranges[model.graph.input[0].name] = float(np.abs(inputs_n).max())
+    onnx.save(graph.quantize(model, ranges), folder / "model.int8.onnx")
+
+
+def golden(
+    folder: Path, inputs_n: np.ndarray, labels_n: np.ndarray, slices: Mapping[str, np.ndarray]
+) -> None:
+    """Write the golden rows of the graphs in a folder, as the quantize stage does."""
+    from penstock.quantize import golden as files  # noqa: PLC0415 - seconds to import
+    from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415
+
+    files.write(
+        folder / "golden.npz",
+        inputs_n=inputs_n,
+        labels_n=labels_n,
+        reference_nk=OnnxModel(folder / "model.simplified.onnx", reference=True).run(inputs_n),
+        int8_nk=OnnxModel(folder / "model.int8.onnx", reference=True).run(inputs_n),
+        slices=slices,
+    )
+
+
+def backend(name: str, state: str, reason: str | None = None) -> dict[str, Any]:
+    """Return what ``engine.json`` says of one backend."""
+    return {"name": name, "state": state, "reason": reason, "manifest": None, "int8_layers": None}
+
+
+def engine(
+    path: Path, int8: Path, outputs: Mapping[str, np.ndarray], *others: dict[str, Any]
+) -> Path:
+    """Write an engine bundle: what each backend that ran gave on golden rows, and the others."""
+
+    def make(folder: Path) -> None:
+        for name, logits_nk in outputs.items():
+            np.save(folder / f"{name}.npy", logits_nk.astype(np.float32))
+        backends = [*(backend(name, "run") for name in outputs), *others]
+        made_from = hash_file(int8 / "model.int8.onnx")
+        write_json(folder / "engine.json", {"backends": backends, "onnx": made_from})
+
+    return bundle(path, "engine", make).path

@@ -12,9 +12,10 @@ def equivalence(
     model: dsl.Input[dsl.Model],
     onnx: dsl.Input[dsl.Model],
     int8: dsl.Input[dsl.Model],
+    engine: dsl.Input[dsl.Model],
     ladder: dsl.Output[dsl.Artifact],
 ):
-    """Climb the ladder torch → ONNX → int8 on the holdout."""
+    """Climb the ladder torch → ONNX → simplified → int8 → engines on the holdout."""
     from datetime import UTC, datetime
     from pathlib import Path
 
@@ -26,6 +27,7 @@ def equivalence(
         model=Path(model.path),
         onnx=Path(onnx.path),
         int8=Path(int8.path),
+        engine=Path(engine.path),
         out=Path(ladder.path),
         now=datetime.now(UTC),
     )

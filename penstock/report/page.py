@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from penstock.bundle import Bundle, BundleError, read, write_text
+from penstock.bundle import MEASURED, Bundle, BundleError, read, write_text
 from penstock.report import plots
 from penstock.report.style import CSS
+from penstock.stats.distance import EQUAL_DB
 
 Record = Mapping[str, Any]
 
@@ -111,6 +112,8 @@ def _sections(record: Record) -> list[str]:
     return [
         _section(record, "Data", "data_verdict", _data),
         _section(record, "Training", "model", _training),
+        _section(record, "Quantization", "int8", _quantized),
+        _section(record, "Engines and what they cost", "engine", _built),
         _section(record, "Equivalence ladder", "ladder", _ladder),
         _section(record, "Gate", "verdict", _gate),
         *([_section(record, "Served features", "skew", _skew)] if served else []),
@@ -164,35 +167,179 @@ def _moved(bundle: Bundle, verdict: Record) -> list[str]:
 def _training(bundle: Bundle) -> str:
     certificate = bundle.json("certificate.json")
     holds = "repeated bit for bit" if certificate["holds"] else "did <b>not</b> repeat"
+    speed = bundle.json(f"{MEASURED}/speed.json")
+    rate = speed["examples_per_s"]
     said = (
-        f"<p>The first {certificate['epochs']} epochs, trained twice on {certificate['device']}, "
-        f"{holds}: <code>{escape(certificate['first'][7:23])}</code> and "
-        f"<code>{escape(certificate['second'][7:23])}</code>.</p>"
+        f"<p>The first {certificate['steps']} steps, trained twice on {certificate['device']}"
+        f"{_shared(certificate['world'])}, {holds}: "
+        f"<code>{escape(certificate['first'][7:23])}</code> and "
+        f"<code>{escape(certificate['second'][7:23])}</code>. "
+        + ("" if rate is None else f"{rate:,.0f} examples a second; ")
+        + f"the proof took {speed['certificate_s']:.1f} s of "
+        f"{speed['seconds'] + speed['certificate_s']:.1f}.</p>"
     )
-    return said + _plot(plots.training(bundle.json("curve.json")))
+    curve = _plot(plots.training(bundle.json("curve.json"), metric=_metric(bundle)))
+    return said + curve + _searched(bundle) + _calibrated(bundle)
+
+
+def _shared(world: int) -> str:
+    return "" if world == 1 else f" by {world} processes"
+
+
+def _metric(bundle: Bundle) -> str:
+    return bundle.json("config.json")["metric"]
+
+
+def _searched(bundle: Bundle) -> str:
+    """Return the trials of the search, best first, where there was one."""
+    if "search.json" not in bundle.manifest["files"]:
+        return ""
+    trials = sorted(bundle.json("search.json"), key=lambda t: (-t["metric"], t["number"]))
+    names = list(trials[0]["parameters"])
+    rows = [
+        [str(t["number"]), f"{t['metric']:.4f}", *(f"{t['parameters'][n]:.4g}" for n in names)]
+        for t in trials[:SHOWN]
+    ]
+    head = ["trial", f"validation {_metric(bundle)}", *names]
+    return f"<p>Best of {len(trials)} trials of a search:</p>{_table(head, rows)}"
+
+
+def _calibrated(bundle: Bundle) -> str:
+    found = bundle.json("calibration.json")
+    said = (
+        f"<p>Probability of {escape(found['of'])} on {found['rows']} validation rows: it differs "
+        f"from what happened by {found['error']:.4f} on average; of perfect ones, so few rows "
+        f"would show {found['by_chance']:.4f}.</p>"
+    )
+    return said + _plot(plots.reliability(found))
+
+
+def _quantized(bundle: Bundle) -> str:
+    document, found = bundle.json("quantize.json"), bundle.json("sensitivity.json")
+    said = (
+        f"<p>{document['int8']} of {document['weighted']} weighted layers in int8, with "
+        f"{escape(document['calibrator'])} ranges from {document['examples']} training rows. Each "
+        f"layer alone in int8, on {found['rows']} validation rows, the most sensitive first:</p>"
+    )
+    rows = [
+        [
+            escape(layer["layer"]),
+            escape(layer["operation"]),
+            f"{layer['snr_db']:.1f} dB",
+            "" if layer["metric_drop"] is None else f"{layer['metric_drop']:+.4f}",
+            f"stays in float: {escape(layer['why'])}" if layer["float"] else "int8",
+        ]
+        for layer in found["layers"]
+    ]
+    head = ["layer", "operation", "signal to noise", "metric drop", ""]
+    return said + _table(head, rows)
+
+
+def _built(bundle: Bundle) -> str:
+    document, cost = bundle.json("engine.json"), bundle.json("budgets.json")
+    states = [
+        [escape(b["name"]), escape(b["state"]), escape(b["reason"] or "")]
+        for b in document["backends"]
+    ]
+    sizes = [f"p50 / p99 ms, batch {size}" for size in cost["batches"]]
+    head = ["artifact", "first answer", "settled", *sizes, "a second", "memory", "to raw"]
+    rows = [[escape(name), *_cost(found)] for name, found in cost["artifacts"].items()]
+    said = f"<p>{escape(cost['int8_on_cpu']['said'])}. Raw: {escape(cost['floor'])}.</p>"
+    return _table(["engine", "", ""], states) + _table(head, rows) + said
+
+
+def _cost(found: Record) -> list[str]:
+    if "problem" in found:
+        return [escape(found["problem"])]
+    warm = found["warm_up_s"]
+    return [
+        f"{found['cold_start_s']:.2f} s",
+        "not settled" if warm is None else f"{warm:.2f} s",
+        *(f"{b['latency_p50_ms']:.2f} / {b['latency_p99_ms']:.2f}" for b in found["batches"]),
+        f"{found['throughput_per_s']:,.0f}",
+        f"{found['peak_memory_mb']:.0f} MB",
+        "× " + f"{found['batches'][1]['to_floor']:.2f}",
+    ]
 
 
 def _ladder(bundle: Bundle) -> str:
     verdict, document = bundle.json("verdict.json"), bundle.json("ladder.json")
-    limits = {
-        f"{step['step']} slice": c["limit"]
-        for step in document["steps"]
-        for c in verdict["checks"]
-        if c["name"].startswith(f"{step['step']} class") and c["name"].endswith("agreement")
-    }
     said = (
-        "<p>Each step against the one before, on the holdout. A slice below its limit is a group \
-of users for whom the model changed.</p>"
+        "<p>Each step against the one before, on the holdout; engines on its golden rows. A slice \
+below its limit is a group of users for whom the model changed.</p>"
     )
-    plot = _plot(plots.ladder(document, limits)) + _noise(bundle, verdict)
-    return said + plot + _worst(bundle) + _checks(verdict)
+    wrong = "".join(
+        f'<p class="bad">{escape(s["step"])} goes wrong at {escape(s["goes_wrong_at"])}.</p>'
+        for s in document["steps"]
+        if s["goes_wrong_at"]
+    )
+    drawn = _plot(plots.ladder(document)) + _engines(document) + _steps(document)
+    return said + wrong + drawn + _noise(bundle, document) + _worst(bundle) + _checks(verdict)
 
 
-def _noise(bundle: Bundle, verdict: Record) -> str:
-    """Return the plot of the layers, where the two graphs have any in common."""
+def _engines(document: Record) -> str:
+    """Return the engines that are no step of the ladder, and why."""
+    words = {"built": "built, not run"}
+    rows = [
+        [escape(e["name"]), words.get(e["state"], escape(e["state"])), escape(e["reason"] or "–")]
+        for e in document["engines"]
+        if e["state"] != "run"
+    ]
+    return _table(["engine", "state", "why"], rows) if rows else ""
+
+
+def _steps(document: Record) -> str:
+    """Return every step on every slice: each number and its limit; first what did not pass."""
+    steps = document["steps"]
+    found = [{p["slice"]: p for p in (*s["slices"], *s["beyond"])} for s in steps]
+    whole = steps[0]["slices"][0]["slice"]
+    rows: list[list[str]] = []
+    shown: list[list[str]] = []
+    for name in dict.fromkeys(name for parts in found for name in parts):
+        cells = [_cell(parts[name]) if name in parts else "–" for parts in found]
+        rows.append([escape(name), *cells])
+        outcomes = {parts[name]["outcome"] for parts in found if name in parts}
+        if name == whole or outcomes != {"pass"}:
+            shown.append(rows[-1])
+    for name in steps[0]["empty"]:
+        rows.append([escape(name), *["0 rows"] * len(steps)])
+        shown.append(rows[-1])
+    head = ["slice", *(f"{s['against']} → {s['step']}" for s in steps)]
+    said = "share of decisions that stay, signal to noise, drop of the metric, each with its limit"
+    return (
+        f"<p>All rows, and slices that did not pass: {said}.</p>{_table(head, shown)}"
+        f"<details><summary>all {len(rows)} slices</summary>{_table(head, rows)}</details>"
+    )
+
+
+def _cell(part: Record) -> str:
+    limits: Record = part["limits"] or {}
+    least, least_db = limits.get("min_agreement"), limits.get("min_snr_db")
+    snr_db, drop = part["snr_db"], part["metric_drop"]
+    noise = "equal bits" if snr_db >= EQUAL_DB else f"{snr_db:.0f} dB"
+    said = [
+        f"{part['agreement']:.2%}" + ("" if least is None else f" ≥ {100 * least:.4g}%"),
+        noise + ("" if least_db is None else f" ≥ {least_db:.0f}"),
+    ]
+    if drop is not None:
+        said.append(f"{drop:+.4f} ≤ {limits['max_metric_drop']:g}")
+    mark = f'<span class="{_tone(part["outcome"])}">{MARKS[part["outcome"]]} {said[0]}</span>'
+    return "<br>".join([mark, *said[1:]] if part["finite"] else [mark, "not finite"])
+
+
+def _noise(bundle: Bundle, document: Record) -> str:
+    """Return the plots of the layers: of int8, and of each step that fails."""
     found = bundle.json("layers.json")
-    limits = [c["limit"] for c in verdict["checks"] if c["name"] == "int8 signal to noise (dB)"]
-    return _plot(plots.layers(found, least_db=limits[0])) if found and limits else ""
+    return "".join(
+        _plot(plots.layers(found[s["step"]], step=s["step"], least_db=_least_db(s)))
+        for s in document["steps"]
+        if found.get(s["step"]) and (s["step"] == "int8" or s["outcome"] == "fail")
+    )
+
+
+def _least_db(step: Record) -> float | None:
+    """Return the least signal to noise that is asked of a step on all rows."""
+    return step["slices"][0]["limits"]["min_snr_db"]
 
 
 def _worst(bundle: Bundle) -> str:
@@ -201,8 +348,8 @@ def _worst(bundle: Bundle) -> str:
     shown = [
         [
             row["step"],
-            escape(row["key"]),
-            str(row["label"]),
+            escape(row["key"] or "not in the holdout"),
+            "–" if row["label"] is None else str(row["label"]),
             f"{row['before']} → {row['after']}",
             f"{row['error']:.3g}",
         ]

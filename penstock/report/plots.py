@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from penstock.stats.distance import EQUAL_DB
 
 # Okabe and Ito's palette, which people with colour-blindness tell apart.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
@@ -28,6 +32,12 @@ PLAIN: Any = {
 }
 
 Document = Mapping[str, Any]
+
+LOWEST_DB, HIGHEST_DB = -10, 160
+"""Ends of the ladder's axis; graphs that differ in the last bits of float32 lie near 140 dB."""
+
+LONGEST_NAME = 24
+"""Characters of a layer's name that are written, the last ones: they tell layers apart."""
 
 
 def _figure(columns: Sequence[float], *, height: float) -> tuple[Figure, list[Axes]]:
@@ -108,8 +118,8 @@ def pictures(profile: Document) -> str:
         return _svg(figure)
 
 
-def training(curve: Sequence[Document]) -> str:
-    """Return loss and validation accuracy by epoch."""
+def training(curve: Sequence[Document], *, metric: str) -> str:
+    """Return loss and validation metric by epoch."""
     epochs = [e["epoch"] for e in curve]
     with mpl.rc_context(PLAIN):
         figure, (loss, accuracy) = _figure([1, 1], height=2.6)
@@ -119,58 +129,144 @@ def training(curve: Sequence[Document]) -> str:
         loss.set_yscale("log")
         loss.set(title="Loss (cross-entropy)", xlabel="epoch")
         loss.legend()
-        shares = [e["validation_accuracy"] for e in curve]
+        shares = [e["validation_metric"] for e in curve]
         accuracy.plot(epochs, shares, "o-", ms=3, color=GREEN)
-        accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        accuracy.set(title="Validation accuracy", xlabel="epoch")
+        if metric == "accuracy":
+            accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        accuracy.set(title=f"Validation {metric}", xlabel="epoch")
         for axis in (loss, accuracy):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         return _svg(figure)
 
 
-def ladder(document: Document, limits: Mapping[str, float]) -> str:
-    """Return what each step kept on every slice, with the limits.
-
-    Args:
-        limits: ``<step>`` and ``<step> slice``: least agreement overall and on a slice.
-    """
+def reliability(found: Document) -> str:
+    """Return how often it happened against how probable it was said to be."""
+    bins = found["bins"]
     with mpl.rc_context(PLAIN):
-        figure, axes = _figure([1] * len(document["steps"]), height=2.9)
-        for axis, step in zip(axes, document["steps"], strict=True):
-            slices = step["slices"]
-            names = [s["slice"].removeprefix("class ") for s in slices]
-            values = [s["agreement"] for s in slices]
-            colours = [BLUE] + [GREY] * (len(values) - 1)
-            axis.bar(range(len(values)), values, color=colours, width=0.7)
-            limit = limits.get(f"{step['step']} slice")
-            if limit is not None:
-                axis.axhline(limit, color=RED, lw=1, ls="--")
-            least = float(min(values if limit is None else [*values, limit]))
-            room = 0.25 * (1.0 - least) + 0.0005
-            axis.set_ylim(max(0.0, least - room), 1.0 + 0.1 * room)
-            axis.set_xticks(range(len(names)), names)
-            decimals = 1 if 1.0 - least > 0.005 else 2
-            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals))
-            noise = slices[0]["snr_db"]
-            shown = "equal bits" if noise >= 400 else f"{noise:.0f} dB"
-            title = f"{step['against']} → {step['step']}: same decision ({shown})"
-            line = "" if limit is None else f"; dashed: limit of a slice, {limit:.1%}"
-            axis.set(title=title, xlabel=f"slice{line}")
+        figure, (axis,) = _figure([1], height=2.9)
+        predicted = [b["predicted"] for b in bins]
+        most = max([*predicted, *(b["happened"] for b in bins), 0.01]) * 1.05
+        axis.plot([0, most], [0, most], color=GREY, lw=1, ls="--", label="perfect")
+        axis.errorbar(
+            predicted,
+            [b["happened"] for b in bins],
+            yerr=[2 * math.sqrt(b["predicted"] * (1 - b["predicted"]) / b["n"]) for b in bins],
+            fmt="o-",
+            ms=4,
+            color=BLUE,
+            label="happened (± two standard errors)",
+        )
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set(
+            title=f"Reliability of the probability of {found['of']}",
+            xlabel="predicted probability, bins of equally many rows",
+        )
+        axis.legend()
         return _svg(figure)
 
 
-def layers(found: Sequence[Document], *, least_db: float) -> str:
-    """Return the signal-to-noise ratio of each layer of the int8 graph, in order of computing."""
+def ladder(document: Document) -> str:
+    """Return how near each step stays to the one before, overall and on every slice, in decibels.
+
+    Each mark has its limit below it where there is one. Higher is better; the axis ends at
+    ``HIGHEST_DB``, where nothing but the last bits differs.
+
+    Args:
+        document: What ``ladder.json`` holds.
+    """
+    steps = document["steps"]
     with mpl.rc_context(PLAIN):
-        figure, (axis,) = _figure([1], height=2.6)
-        values = [layer["snr_db"] for layer in found]
-        colours = [RED if v < least_db else BLUE for v in values]
-        axis.bar(range(len(values)), values, color=colours, width=0.7)
-        axis.axhline(least_db, color=RED, lw=1, ls="--")
-        axis.set_xticks(
-            range(len(values)), [layer["name"] for layer in found], rotation=60, ha="right"
+        figure, (axis,) = _figure([1], height=3.9)
+        for at, step in enumerate(steps):
+            _rung(axis, at, step)
+        floor = document["floor"]
+        floor_db: float = floor["snr_db"][steps[0]["slices"][0]["slice"]]
+        first = [s["step"] for s in steps].index("int8")
+        axis.hlines(_held(floor_db), first - 0.45, len(steps) - 0.55, color=GREY, lw=1, ls=":")
+        axis.annotate(
+            f"jitter floor {_db(floor_db)}", (len(steps) - 0.55, _held(floor_db)), ha="right",
+            va="bottom", fontsize=7.5, color=GREY,
+        )  # fmt: skip
+        axis.set_xticks(range(len(steps)), [f"{s['against']} → {s['step']}" for s in steps])
+        axis.set_yticks(
+            [*range(0, HIGHEST_DB, 20), HIGHEST_DB],
+            [*map(str, range(0, HIGHEST_DB, 20)), "equal bits"],
         )
-        title = "Noise of int8 layer by layer, that of all before it included"
+        axis.set(xlim=(-0.5, len(steps) - 0.5), ylim=(LOWEST_DB - 6, HIGHEST_DB + 8))
+        axis.set(
+            title="Signal to noise of the outputs, higher is better",
+            ylabel="signal to noise, dB",
+        )
+        axis.legend(handles=_ladder_keys(floor["jitter"]), loc="upper center", ncols=5,
+                    bbox_to_anchor=(0.5, -0.09), fontsize=8)  # fmt: skip
+        return _svg(figure)
+
+
+def _rung(axis: Axes, at: int, step: Document) -> None:
+    """Draw all rows, then each slice, then what lies out of distribution, from left to right."""
+    parts = [*step["slices"], *step["beyond"]]
+    places = at + np.linspace(-0.4, 0.4, max(2, len(parts)))
+    for x, part in zip(places, parts, strict=False):
+        whole = part is parts[0]
+        beyond = part in step["beyond"]
+        failed = part["outcome"] not in ("pass", "inconclusive")
+        colour = RED if failed else BLUE if whole else ORANGE if beyond else GREY
+        y = _held(part["snr_db"])
+        axis.plot(x, y, "D" if beyond else "o", ms=8 if whole else 4, color=colour)
+        limit: float | None = part["limits"]["min_snr_db"] if part["limits"] else None
+        if limit is not None:
+            axis.plot(x, _held(limit), "_", color=RED, ms=12 if whole else 6, mew=1.2)
+        # Where all rows fail, the names of all slices would lie on top of each other.
+        if whole or (failed and parts[0]["outcome"] == "pass"):
+            name = _db(part["snr_db"]) if whole else part["slice"]
+            below = y > HIGHEST_DB - 12
+            axis.annotate(
+                name, (x, y), xytext=(0, -8 if below else 7), textcoords="offset points",
+                ha="center", va="top" if below else "bottom", fontsize=7.5, color=colour,
+            )  # fmt: skip
+
+
+def _ladder_keys(jitter: float) -> list[Line2D]:
+    def key(label: str, colour: str, marker: str, size: float = 5, line: str = "") -> Line2D:
+        return Line2D([], [], color=colour, marker=marker, ms=size, ls=line, label=label)
+
+    return [
+        key("all rows", BLUE, "o", 8),
+        key("a slice", GREY, "o"),
+        key("out of distribution", ORANGE, "D"),
+        key("limit", RED, "_", 8),
+        key(f"int8 against itself, inputs {jitter:.0e} apart", GREY, "", line=":"),
+    ]
+
+
+def _held(value_db: float) -> float:
+    """Return where a ratio is drawn: what lies beyond the axis, at its end."""
+    return min(HIGHEST_DB, max(LOWEST_DB, value_db))
+
+
+def _db(value_db: float) -> str:
+    return "equal bits" if value_db >= EQUAL_DB else f"{value_db:.0f} dB"
+
+
+def layers(found: Sequence[Document], *, step: str, least_db: float | None) -> str:
+    """Return the signal-to-noise ratio of each layer of a step's graph, in order of computing."""
+    with mpl.rc_context(PLAIN):
+        figure, (axis,) = _figure([1], height=2.9)
+        values = [_held(layer["snr_db"]) for layer in found]
+        wrong = [least_db is not None and v < least_db for v in values]
+        axis.bar(range(len(values)), values, color=[RED if w else BLUE for w in wrong], width=0.7)
+        if least_db is not None:
+            axis.axhline(least_db, color=RED, lw=1, ls="--")
+        names = [layer["name"].strip("/").removesuffix("_output_0") for layer in found]
+        every = max(1, len(names) // 40)
+        axis.set_xticks(
+            range(0, len(names), every),
+            [name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}" for name in
+             names[::every]],
+            rotation=60, ha="right", fontsize=7,
+        )  # fmt: skip
+        title = f"Noise of {step} layer by layer, that of all before it included"
         axis.set(title=title, ylabel="signal to noise, dB")
         return _svg(figure)
 

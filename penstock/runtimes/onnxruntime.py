@@ -1,7 +1,8 @@
-"""Run an ONNX graph with ONNX Runtime on the CPU."""
+"""Run an ONNX graph with ONNX Runtime: on the CPU, or where one of its other providers is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,40 @@ from numpy.typing import NDArray
 # With it, an int8 graph computes something else than its own Q/DQ nodes say (42 dB apart).
 _UNFAITHFUL = ["WeightBiasQuantization"]
 
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""What computes, by the word we use for it."""
+
 
 class OnnxModel:
     """A graph with one float32 input and one float32 output."""
 
-    def __init__(self, path: Path, *, threads: int = 1, reference: bool = False) -> None:
-        """Load a graph; ``reference`` switches every optimization off.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        reference: bool = False,
+        provider: str = "cpu",
+        provider_options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load a graph.
+
+        Args:
+            threads: Of the CPU.
+            reference: Switch every optimization off.
+            provider: One of ``PROVIDERS``; what it cannot compute is left to the CPU.
+            provider_options: What that provider is told.
 
         Raises:
-            ValueError: It cannot be loaded, or has other inputs or outputs than one float32 each.
+            ValueError: It cannot be loaded, the provider is not to be had, or it has other inputs
+                or outputs than one float32 each.
         """
-        self._session = _load(path, _options(threads=threads, reference=reference))
+        chosen = (PROVIDERS[provider], dict(provider_options or {}))
+        self._session = _load(path, _options(threads=threads, reference=reference), chosen)
         given, made = (
             _only(self._session.get_inputs(), path),
             _only(self._session.get_outputs(), path),
@@ -80,16 +104,23 @@ def _options(*, threads: int, reference: bool) -> Any:
     return options
 
 
-def _load(path: Path, options: Any) -> Any:
+def _load(path: Path, options: Any, provider: tuple[str, dict[str, str]]) -> Any:
+    name = provider[0]
+    if name not in ort.get_available_providers():
+        raise ValueError(f"this onnxruntime has no {name}; install one that was built with it.")
+    chosen: list[Any] = [provider]
+    if name != PROVIDERS["cpu"]:
+        chosen.append(PROVIDERS["cpu"])
     try:
-        return ort.InferenceSession(
-            str(path),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=_UNFAITHFUL,
+        session: Any = ort.InferenceSession(
+            str(path), options, providers=chosen, disabled_optimizers=_UNFAITHFUL
         )
     except Exception as e:  # its exceptions share no base
         raise ValueError(f"{path} cannot be loaded: {e}") from e
+    # A provider whose libraries do not load is dropped with a line on standard error, no more.
+    if session.get_providers()[0] != name:
+        raise ValueError(f"{name} did not start, so {path} would run on the CPU; see its message.")
+    return session
 
 
 def _only(tensors: Any, path: Path) -> Any:
@@ -97,3 +128,13 @@ def _only(tensors: Any, path: Path) -> Any:
     if kinds != ["tensor(float)"]:
         raise ValueError(f"{path} has {kinds}; one float32 input and one float32 output is wanted.")
     return tensors[0]
+
+
+def raw_session(path: Path, *, threads: int) -> Callable[[NDArray[np.float32]], Any]:
+    """Return ONNX Runtime with its own settings on the CPU: the floor that ours is held against."""
+    options: Any = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session: Any = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    name = session.get_inputs()[0].name
+    return lambda x_n: session.run(None, {name: x_n})

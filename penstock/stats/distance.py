@@ -11,26 +11,58 @@ EQUAL_DB = 400.0
 """Reported for outputs that are equal to the last bit, whose ratio would be infinite."""
 
 
+class Noise:
+    """Signal and noise of numbers that come part by part, as a ratio in decibels.
+
+    >>> noise = Noise()
+    >>> noise.add(np.array([10.0, 0.0]), np.array([9.0, 0.0]))
+    >>> noise.db
+    20.0
+    """
+
+    def __init__(self) -> None:
+        self._signal = 0.0
+        self._noise = 0.0
+
+    def add(self, reference: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+        """Count another part, any shape; both are of the same."""
+        if not finite(reference, other):
+            self._noise = math.inf
+            return
+        with np.errstate(over="ignore"):
+            self._signal += float((reference**2).sum())
+            self._noise += float(((reference - other) ** 2).sum())
+
+    @property
+    def db(self) -> float:
+        """10·log10(Σ reference² / Σ (reference - other)²), at most ``EQUAL_DB`` either way.
+
+        Not a finite number anywhere gives ``-EQUAL_DB``: no evidence of equality.
+        """
+        if not math.isfinite(self._signal + self._noise):
+            return -EQUAL_DB
+        if self._noise == 0:
+            return EQUAL_DB
+        if self._signal == 0:
+            return -EQUAL_DB
+        ratio_db = 10 * (math.log10(self._signal) - math.log10(self._noise))
+        return max(-EQUAL_DB, min(EQUAL_DB, ratio_db))
+
+
 def snr_db(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Return the signal-to-noise ratio 10·log10(Σ reference² / Σ (reference - other)²).
 
     Capped at ``EQUAL_DB``. Not a finite number in either input gives ``-EQUAL_DB``: no evidence of
     equality.
     """
-    if not _finite(reference, other):
-        return -EQUAL_DB
-    noise = float(((reference - other) ** 2).sum())
-    signal = float((reference**2).sum())
-    if noise == 0:
-        return EQUAL_DB
-    if signal == 0:
-        return -EQUAL_DB
-    return max(-EQUAL_DB, min(EQUAL_DB, 10 * math.log10(signal / noise)))
+    noise = Noise()
+    noise.add(reference, other)
+    return noise.db
 
 
 def mean_abs_error(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Return the mean of |reference - other|; infinite where a number is not finite."""
-    if not _finite(reference, other):
+    if not finite(reference, other):
         return math.inf
     return float(np.abs(reference - other).mean())
 
@@ -47,7 +79,7 @@ def relative_error(
     """
     if not floor > 0:
         raise ValueError(f"floor is {floor}; it must be greater than 0.")
-    if not _finite(reference, other):
+    if not finite(reference, other):
         return math.inf
     scale = np.maximum(np.maximum(np.abs(reference), np.abs(other)), floor)
     return float((np.abs(reference - other) / scale).max())
@@ -59,7 +91,7 @@ def least_cosine(reference_nk: NDArray[np.float64], other_nk: NDArray[np.float64
     Rows of zeros point nowhere: two of them are alike, one of them is like nothing. Where a number
     is not finite it is -1.
     """
-    if not _finite(reference_nk, other_nk):
+    if not finite(reference_nk, other_nk):
         return -1.0
     sizes = np.linalg.norm(reference_nk, axis=1), np.linalg.norm(other_nk, axis=1)
     product = sizes[0] * sizes[1]
@@ -70,5 +102,6 @@ def least_cosine(reference_nk: NDArray[np.float64], other_nk: NDArray[np.float64
     return max(-1.0, min(1.0, float(cosines.min())))
 
 
-def _finite(reference: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+def finite(reference: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
+    """Return whether every number of both is finite."""
     return bool(np.isfinite(reference).all() and np.isfinite(other).all())

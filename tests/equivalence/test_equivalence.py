@@ -1,109 +1,199 @@
-"""Laws of the ladder: equal outputs pass, a broken slice fails however good the whole is."""
+"""Laws of the stage: one verdict, every number, the worst inputs, and where it goes wrong."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import onnx
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from onnx import numpy_helper
 
-from penstock.equivalence.ladder import ALL, compare, judge, worst
-from penstock.verdict import Outcome, Verdict
-from penstock.workload import Rung
+from penstock import equivalence
+from penstock.bundle import Bundle, BundleError, read
+from penstock.stage import verdict_of
+from penstock.verdict import Outcome
+from tests import bundles
+from tests.equivalence.conftest import HELD_OUT
 
-RUNG = Rung(
-    min_agreement=0.98,
-    min_snr_db=20.0,
-    max_accuracy_drop=0.02,
-    min_slice_agreement=0.9,
-    max_slice_accuracy_drop=0.1,
-)
-CLASSES, EACH = 10, 100
-LABELS = np.repeat(np.arange(CLASSES), EACH)
+KINDS = ("snapshot", "model", "onnx", "int8", "engine")
 
 
-def right() -> np.ndarray:
-    """Return logits that decide every label rightly."""
-    return np.eye(CLASSES)[LABELS] * 10.0
+def climbed(out: Path, digits: Path, **other: Path) -> Bundle:
+    """Run the stage on the digits bundles, some replaced, and return what it wrote."""
+    given = {kind: other.get(kind, digits / kind) for kind in KINDS}
+    equivalence.run(workload="digits", **given, out=out, now=bundles.NOW)
+    return read(out, kind="equivalence")
 
 
-def verdict(before: np.ndarray, after: np.ndarray, *, support: int = 30) -> Verdict:
-    """Return the verdict of one step."""
-    found = compare(before, after, LABELS, classes=CLASSES)
-    return Verdict(tuple(judge("int8", found, RUNG, min_support=support)))
+@pytest.fixture(scope="module")
+def ladder(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """What the stage wrote of a network that nobody tampered with."""
+    return climbed(tmp_path_factory.mktemp("ladder") / "ladder", digits)
 
 
-def test_equal_outputs_pass_every_check():
-    """A step that changes nothing passes, overall and on each slice."""
-    assert verdict(right(), right()).outcome is Outcome.PASS
+def channels_swapped(digits: Path, path: Path) -> Path:
+    """Return an ONNX bundle whose third convolution gives two channels for each other."""
+
+    def make(folder: Path) -> None:
+        model = onnx.load(digits / "onnx" / "model.onnx")
+        node = [n for n in model.graph.node if n.op_type == "Conv"][2]
+        for held in model.graph.initializer:
+            if held.name == node.input[1]:
+                values = numpy_helper.to_array(held)
+                rolled = np.roll(values, 1, axis=0)
+                held.CopyFrom(numpy_helper.from_array(rolled, held.name))
+        onnx.save(model, folder / "model.onnx")
+
+    return bundles.bundle(path, "onnx", make).path
 
 
-def test_one_broken_slice_fails_a_ladder_that_looks_fine_overall():
-    """Fifteen wrong of one class are 1.5 % of all and 15 % of their slice: the slice decides."""
-    after = right()
-    after[:15] = np.roll(after[:15], 1, axis=1)
-
-    found = verdict(right(), after)
-
-    failed = [c.name for c in found.checks if c.outcome is Outcome.FAIL]
-    assert "int8 class 0 agreement" in failed
-    assert not any(name.startswith(f"int8 {ALL} ") for name in failed)
+def few_rows(path: Path) -> Path:
+    """Return a snapshot with a holdout of forty rows."""
+    return bundles.snapshot(path, holdout=bundles.rows().slice(1197, 40))
 
 
-def test_decisions_that_hold_with_noisy_outputs_fail_on_the_signal():
-    """Accuracy alone cannot vouch for a step whose outputs drown in noise."""
-    noisy = right() + np.random.default_rng(1).normal(0, 1.2, (len(LABELS), CLASSES))
-    noisy[np.arange(len(LABELS)), LABELS] += 20
-
-    found = verdict(right(), noisy)
-
-    assert [c.name for c in found.checks if c.outcome is Outcome.FAIL] == [
-        "int8 signal to noise (dB)"
-    ]
+def missing_class(path: Path) -> Path:
+    """Return one whose few rows are of no nine."""
+    rows = bundles.rows().slice(1197, 40)
+    return bundles.snapshot(path, holdout=rows.filter(pc.not_equal(rows["label"], 9)))
 
 
-def test_a_slice_too_small_to_judge_is_inconclusive():
-    """Few rows are no evidence, and not green."""
-    assert verdict(right(), right(), support=EACH + 1).outcome is Outcome.INCONCLUSIVE
+def test_a_right_model_climbs_every_step(ladder: Bundle):
+    """Each step in order, with all rows first, every class, the rare ones and four kinds beyond."""
+    assert verdict_of(ladder).outcome is Outcome.PASS
+    steps = ladder.json("ladder.json")["steps"]
+    assert [(s["against"], s["step"]) for s in steps] == [
+        ("torch", "onnx"), ("onnx", "simplified"), ("simplified", "int8"), ("int8", "onnxruntime"),
+    ]  # fmt: skip
+    names = ["all", *(f"class {c}" for c in range(10)), "rare"]
+    for step in steps:
+        assert [p["slice"] for p in step["slices"]] == names
+        assert step["outcome"] == "pass"
+        assert step["goes_wrong_at"] is None
+    beyond = [[p["slice"] for p in s["beyond"]] for s in steps]
+    assert beyond == [["shuffled", "scaled", "saturated", "zeros"]] * 3 + [[]]
 
 
-@given(st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 999))
-def test_one_output_that_is_not_finite_fails(value: float, row: int):
-    """A single NaN or infinity anywhere fails the step."""
-    after = right()
-    after[row, 0] = value
+def test_every_check_has_its_number_in_the_document(ladder: Bundle):
+    """The verdict and the document cannot say different things."""
+    found = {
+        f"{step['step']} {part['slice']} {what}": part[name]
+        for step in ladder.json("ladder.json")["steps"]
+        for part in (*step["slices"], *step["beyond"])
+        for what, name in (("agreement", "agreement"), ("signal to noise (dB)", "snr_db"),
+                           ("metric drop", "metric_drop"), ("finite", "finite"))
+    }  # fmt: skip
+    checks = verdict_of(ladder).checks
 
-    assert verdict(right(), after).outcome is Outcome.FAIL
+    assert len(checks) > 100
+    for check in checks:
+        assert found[check.name] == check.value
 
 
-def test_outputs_of_other_rows_are_refused():
-    """Outputs that cannot be paired with the labels are a mistake, not a number."""
-    with pytest.raises(ValueError, match="same, non-empty holdout"):
-        compare(right(), right()[:-1], LABELS, classes=CLASSES)
+def test_a_float_step_is_judged_beyond_the_data_and_int8_only_on_being_finite(ladder: Bundle):
+    """Clipping what was never seen is what an int8 graph is for."""
+    names = [c.name for c in verdict_of(ladder).checks]
+
+    assert "onnx scaled signal to noise (dB)" in names
+    assert "simplified saturated agreement" in names
+    assert [n for n in names if n.startswith("int8 scaled")] == ["int8 scaled finite"]
 
 
-@given(st.integers(0, 999), st.integers(0, 30))
-def test_the_worst_inputs_are_those_decided_otherwise_and_then_the_largest_errors(
-    row: int, most: int
+def test_the_jitter_floor_is_written(ladder: Bundle):
+    """By slice, with the rows and the jitter it is of."""
+    floor = ladder.json("ladder.json")["floor"]
+
+    assert (floor["jitter"], floor["rows"]) == (1e-4, HELD_OUT)
+    assert 20 < floor["snr_db"]["all"] < 90
+    assert {"class 7", "rare"} < floor["snr_db"].keys()
+
+
+def test_the_line_says_which_engines_are_no_evidence(ladder: Bundle):
+    """Beside what was kept at each step."""
+    line = ladder.summary.line
+
+    assert line.startswith("torch → onnx 100.00% agree → simplified 100.00% agree → int8 ")
+    assert "tensorrt-rtx built, not run: this machine has no GPU" in line
+    assert "tensorrt not built: tensorrt is not installed" in line
+
+
+def test_the_twenty_worst_inputs_of_each_step_are_written_with_their_keys(ladder: Bundle):
+    """So that a person can look at them."""
+    worst = pq.read_table(ladder.file("worst.parquet")).to_pylist()
+    holdout = bundles.rows().slice(1197, HELD_OUT)
+
+    for step in ("onnx", "simplified", "int8", "onnxruntime"):
+        assert sum(row["step"] == step for row in worst) == 20
+    for row in worst:
+        assert json.loads(row["key"]) == {"capture_id": holdout["capture_id"][row["row"]].as_py()}
+        assert row["label"] == holdout["label"][row["row"]].as_py()
+
+
+def test_layers_of_graphs_are_written_though_nothing_fails(ladder: Bundle):
+    """What quantization costs is of interest in any case."""
+    found = ladder.json("layers.json")
+
+    assert found["onnx"] == []
+    assert len(found["int8"]) > 10
+    assert all(layer["snr_db"] > 15 for layer in found["int8"])
+
+
+def test_swapped_channels_of_an_exported_convolution_are_found(digits: Path, tmp_path: Path):
+    """By the name that the network has for it, in the stage's own line."""
+    tampered = channels_swapped(digits, tmp_path / "onnx")
+    snapshot = few_rows(tmp_path / "snapshot")
+
+    found = climbed(tmp_path / "ladder", digits, onnx=tampered, snapshot=snapshot)
+
+    assert verdict_of(found).outcome is Outcome.FAIL
+    (step, *_) = found.json("ladder.json")["steps"]
+    assert step["outcome"] == "fail"
+    assert step["goes_wrong_at"].startswith("Conv2d layer1.0.conv2: ")
+    assert f"onnx goes wrong at {step['goes_wrong_at']}" in found.summary.line
+
+
+def test_the_same_inputs_give_the_same_bytes(digits: Path, tmp_path: Path):
+    """There is no chance in a verdict."""
+    snapshot = few_rows(tmp_path / "snapshot")
+
+    one, other = (climbed(tmp_path / n, digits, snapshot=snapshot) for n in ("one", "other"))
+
+    assert one.digest == other.digest
+
+
+def test_engines_of_another_graph_are_refused(digits: Path, tmp_path: Path):
+    """A verdict over two different graphs would be one over neither."""
+
+    def other(folder: Path) -> None:
+        shutil.copytree(digits / "int8", folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        model = onnx.load(folder / "model.int8.onnx")
+        model.doc_string = "made again"
+        onnx.save(model, folder / "model.int8.onnx")
+
+    int8 = bundles.bundle(tmp_path / "int8", "int8", other).path
+
+    with pytest.raises(BundleError, match="engines of another int8 graph"):
+        climbed(tmp_path / "ladder", digits, int8=int8)
+    assert not (tmp_path / "ladder").exists()
+
+
+@pytest.mark.parametrize("made", [few_rows, missing_class])
+def test_a_slice_without_evidence_is_no_pass(
+    digits: Path, tmp_path: Path, made: Callable[[Path], Path]
 ):
-    """However small the error of a changed decision and however large that of a kept one."""
-    before, after = right(), right()
-    before[row, 0] += 10.001 - before[row, 0] if LABELS[row] else 0.0
-    after[:5] *= 3
+    """Neither one with too few rows nor one with none."""
+    found = climbed(tmp_path / "ladder", digits, snapshot=made(tmp_path / "snapshot"))
 
-    found = worst(before, after, most=most)
-
-    assert len(found) == most
-    flipped = LABELS[row] != 0 and row >= 5
-    if most and flipped:
-        assert found[0][:3] == (row, 0, LABELS[row])
-    kept = [f for f in found if f[1] == f[2]]
-    assert [f[3] for f in kept] == sorted((f[3] for f in kept), reverse=True)
-
-
-def test_an_output_that_is_not_finite_is_among_the_worst():
-    """And does not hide behind not being a number."""
-    after = right()
-    after[77, 3] = np.nan
-
-    assert 77 in [f[0] for f in worst(right(), after, most=1)]
+    verdict = verdict_of(found)
+    checks = {c.name: c.outcome for c in verdict.checks}
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert checks["int8 class 9"] is Outcome.INCONCLUSIVE
+    keys = pq.read_table(found.file("worst.parquet")).to_pylist()
+    assert all((row["key"] is None) == (row["row"] == -1) for row in keys)

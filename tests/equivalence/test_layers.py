@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock.quantize.graph import quantize
 from penstock.runtimes import layers
+from tests import bundles
 
 WIDTH, DEPTH = 16, 4
 INPUTS = np.random.default_rng(3).normal(0, 1, (64, WIDTH)).astype(np.float32)
@@ -45,8 +45,8 @@ def network(path: Path) -> Path:
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     """The network and its int8 graph."""
     whole = network(tmp_path / "model.onnx")
-    quantize(whole, tmp_path / "int8.onnx", INPUTS)
-    return whole, tmp_path / "int8.onnx"
+    bundles.quantize(whole, tmp_path, INPUTS)
+    return whole, tmp_path / "model.int8.onnx"
 
 
 def changed(path: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -105,3 +105,27 @@ def test_the_first_layer_below_the_limit_is_the_one():
 
     assert layers.first_wrong(found, least_db=20.0) == found[1]
     assert layers.first_wrong(found[:1], least_db=20.0) is None
+
+
+def test_layers_of_many_inputs_are_those_of_their_batches(pair: tuple[Path, Path]):
+    """However many inputs, the tensors of one batch are in memory, and no number changes."""
+    assert len(INPUTS) > 2 * layers.BATCH
+    whole = layers.compare(*pair, INPUTS)
+    moved = layers.compare(*pair, INPUTS[::-1].copy())
+
+    assert [layer.snr_db for layer in whole] == pytest.approx([layer.snr_db for layer in moved])
+
+
+def test_graphs_without_a_tensor_of_one_name_have_no_layers(
+    pair: tuple[Path, Path], tmp_path: Path
+):
+    """Then nothing is said of any."""
+    model = onnx.load(pair[1])
+    made = {name for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        node.input[:] = [f"{n}_" if n in made else n for n in node.input]
+        node.output[:] = [f"{n}_" for n in node.output]
+    model.graph.output[0].name += "_"
+    onnx.save(model, tmp_path / "renamed.onnx")
+
+    assert layers.compare(pair[0], tmp_path / "renamed.onnx", INPUTS) == []

@@ -12,13 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-VERBS = set(re.findall(r"^([a-z]+):.*## ", MAKEFILE, re.MULTILINE))
+VERBS = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
 PIPELINE_STAGES = {
     "features",
     "datachecks",
     "train",
     "export",
     "quantize",
+    "engine",
     "equivalence",
     "gate",
     "register",

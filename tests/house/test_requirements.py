@@ -23,6 +23,7 @@ WANTED = {
     "all": [*BASE, *(r for extra in EXTRAS.values() for r in extra), *GROUPS["dev"]],
     "uv": GROUPS["bootstrap"],
     "stores": GROUPS["stores"],
+    "rtx": GROUPS["rtx"],
     **{name: [*BASE, *extra] for name, extra in EXTRAS.items()},
 }
 
@@ -39,7 +40,7 @@ def pins(path: Path) -> dict[str, Version]:
     return {canonicalize_name(m[1]): Version(m[2]) for m in found if m}
 
 
-def test_there_is_one_lock_for_each_extra_one_for_all_one_for_stores_and_one_for_uv():
+def test_there_is_one_lock_for_each_extra_and_optional_group_one_for_all_and_one_for_uv():
     assert {path.stem for path in FILES} == set(WANTED)
 
 
@@ -69,7 +70,8 @@ def test_a_lock_holds_what_pyproject_asks_for(name):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_no_two_locks_disagree(path):
     here, everywhere = pins(path), pins(FOLDER / "all.txt")
-    shared = here if path.stem != "stores" else here.keys() & everywhere.keys()
+    optional = path.stem in ("stores", "rtx")
+    shared = here.keys() & everywhere.keys() if optional else here
     assert {n: here[n] for n in shared}.items() <= everywhere.items()
 
 

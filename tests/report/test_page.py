@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
@@ -18,7 +20,17 @@ from penstock.stage import Refused
 from tests import bundles
 from tests.strategies import outcomes, words
 
-SECTIONS = ("Stages", "Data", "Training", "Equivalence ladder", "Gate", "Release", "Lineage")
+SECTIONS = (
+    "Stages",
+    "Data",
+    "Training",
+    "Quantization",
+    "Engines and what they cost",
+    "Equivalence ladder",
+    "Gate",
+    "Release",
+    "Lineage",
+)
 
 
 def a_record(**over: Any) -> dict[str, Any]:
@@ -212,3 +224,95 @@ def test_a_column_that_moved_is_drawn(tmp_path: Path):
     assert text.count("<svg") == 2
     assert "age: holdout from train" in text
     assert "height: holdout from train" not in text
+
+
+def a_part(name: str, *, snr_db: float = 140.0, outcome: str = "pass") -> dict[str, Any]:
+    """Return one slice of a step."""
+    limits = {"min_agreement": 0.995, "max_metric_drop": 0.01, "min_snr_db": 30.0}
+    return {"slice": name, "n": 90, "finite": snr_db > -400, "agreement": 0.9912, "snr_db": snr_db,
+            "metric_drop": 0.0123, "limits": limits, "outcome": outcome}  # fmt: skip
+
+
+def a_step(against: str, name: str, **over: Any) -> dict[str, Any]:
+    """Return one step of a ladder."""
+    plain = {"step": name, "against": against, "outcome": "pass", "empty": ["young"],
+             "slices": [a_part("all"), a_part("old")], "goes_wrong_at": None,
+             "beyond": [{**a_part("scaled"), "metric_drop": None, "limits": None}]}  # fmt: skip
+    return {**plain, **over}
+
+
+def a_ladder(path: Path, *steps: dict[str, Any]) -> str:
+    """Write the ladder of a network that fails at int8 on one slice, and return where it is."""
+    fails = a_step(
+        "onnx",
+        "int8",
+        outcome="fail",
+        slices=[a_part("all", snr_db=41.0), a_part("old <b>", snr_db=12.0, outcome="fail")],
+        goes_wrong_at="Gemm <deep>, 3.1 dB",
+    )
+    engines = [
+        {"name": "onnxruntime", "state": "run", "reason": None},
+        {"name": "tensorrt-rtx", "state": "built", "reason": "no <GPU> here"},
+        {"name": "tensorrt", "state": "not built", "reason": None},
+    ]
+    rows = {"step": ["int8", "onnxruntime"], "row": [4, -1], "key": ['{"id": 4}', None],
+            "label": [1, None], "before": [1, 0], "after": [0, 0], "error": [2.5, 0.1]}  # fmt: skip
+
+    def make(folder: Path) -> None:
+        document = {
+            "steps": [a_step("torch", "onnx"), fails, *steps],
+            "engines": engines,
+            "floor": {"jitter": 1e-4, "rows": 90, "snr_db": {"all": 53.7}},
+        }
+        layer = {"name": "/deep/Gemm_output_0", "operation": "Gemm", "snr_db": 3.1}
+        write_json(folder / "ladder.json", document)
+        write_json(folder / "layers.json", {"onnx": [], "int8": [layer, {**layer, "snr_db": 40.0}]})
+        write_json(folder / "verdict.json", {"outcome": "fail", "checks": []})
+        pq.write_table(pa.table(rows), folder / "worst.parquet")
+
+    return str(bundles.bundle(path, "equivalence", make).path)
+
+
+def test_a_ladder_shows_where_it_goes_wrong_and_for_whom(tmp_path: Path):
+    """The layer, the slice with its numbers and limits, and a plot of the steps and the layers."""
+    text = page(tmp_path, a_record(bundles={"ladder": a_ladder(tmp_path / "ladder")}))
+
+    assert "int8 goes wrong at Gemm &lt;deep&gt;, 3.1 dB." in text
+    assert "✗ 99.12% ≥ 99.5%</span><br>12 dB ≥ 30<br>+0.0123 ≤ 0.01" in text
+    assert text.index("<td>old &lt;b&gt;</td>") < text.index("all 5 slices")
+    assert text.count("<td>old</td>") == 1
+    assert text.count("<svg") == 2
+    for told in ("jitter floor 54 dB", "torch → onnx", "out of distribution", "deep/Gemm"):
+        assert told in text
+
+
+def test_a_ladder_names_the_engines_that_did_not_run(tmp_path: Path):
+    """With their reason; the one that ran is a step, not a row of theirs."""
+    text = page(tmp_path, a_record(bundles={"ladder": a_ladder(tmp_path / "ladder")}))
+
+    assert "<td>tensorrt-rtx</td><td>built, not run</td><td>no &lt;GPU&gt; here</td>" in text
+    assert "<td>tensorrt</td><td>not built</td><td>–</td>" in text
+    assert "<td>onnxruntime</td><td>run" not in text
+
+
+def test_a_ladder_draws_what_is_equal_and_what_is_no_number(tmp_path: Path):
+    """At the ends of the axis, and in words."""
+    equal = a_step("int8", "onnxruntime", slices=[a_part("all", snr_db=400.0)])
+    broken = a_step(
+        "int8", "other", outcome="fail", slices=[a_part("all", snr_db=-400.0, outcome="fail")]
+    )
+
+    made = a_ladder(tmp_path / "ladder", equal, broken)
+    text = page(tmp_path, a_record(bundles={"ladder": made}))
+
+    assert "<br>equal bits ≥ 30<br>" in text
+    assert "<br>not finite</td>" in text
+    assert "<td>young</td><td>0 rows</td>" in text
+
+
+def test_a_ladder_lists_the_worst_inputs_also_of_rows_it_does_not_know(tmp_path: Path):
+    """Golden rows of an engine may come from elsewhere."""
+    text = page(tmp_path, a_record(bundles={"ladder": a_ladder(tmp_path / "ladder")}))
+
+    assert "<td>{&quot;id&quot;: 4}</td><td>1</td><td>1 → 0</td><td>2.5</td>" in text
+    assert "<td>not in the holdout</td><td>–</td><td>0 → 0</td>" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from penstock.stats.distance import (
     EQUAL_DB,
+    Noise,
     least_cosine,
     mean_abs_error,
     relative_error,
@@ -71,6 +73,43 @@ def test_one_number_that_is_none_is_the_worst_there_is(
     assert relative_error(one, other, floor=1e-3) == math.inf
     assert least_cosine(one, other) == -1
     assert snr_db(one, other) == -EQUAL_DB
+
+
+@given(PAIR, st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing(pair: tuple[np.ndarray, np.ndarray], order: Random):
+    """Up to the last bits of sums."""
+    one, other = pair
+    rows = order.sample(range(len(one)), len(one))
+    moved = one[rows], other[rows]
+
+    assert relative_error(*moved, floor=1e-3) == relative_error(one, other, floor=1e-3)
+    assert mean_abs_error(*moved) == pytest.approx(mean_abs_error(one, other))
+    assert least_cosine(*moved) == pytest.approx(least_cosine(one, other))
+    assert snr_db(*moved) == pytest.approx(snr_db(one, other), abs=1e-9)
+
+
+@given(PAIR)
+def test_a_cosine_lies_between_its_ends(pair: tuple[np.ndarray, np.ndarray]):
+    """Whatever rounding does to it."""
+    assert -1 <= least_cosine(*pair) <= 1
+
+
+@given(PAIR, PAIR)
+def test_noise_that_comes_in_parts_is_that_of_the_whole(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+):
+    """So that a graph's tensors need not all be in memory."""
+    noise = Noise()
+    noise.add(*one)
+    noise.add(*other)
+    whole = [np.concatenate(parts) for parts in zip(one, other, strict=True)]
+
+    assert noise.db == pytest.approx(snr_db(*whole), abs=1e-9)
+
+
+def test_noise_beyond_all_numbers_is_no_evidence():
+    """What cannot be counted is not equal."""
+    assert snr_db(np.full(3, 1e200), np.full(3, -1e200)) == -EQUAL_DB
 
 
 def test_rows_of_zeros_point_nowhere():

@@ -1,0 +1,48 @@
+"""The engine that is the graph itself, run by ONNX Runtime with one of its providers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.engine.backend import Built, State, Task
+from penstock.runtimes.onnxruntime import OnnxModel
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """Loads the int8 graph; there is no plan to keep."""
+
+    provider: str
+    """One of :data:`penstock.runtimes.onnxruntime.PROVIDERS`."""
+
+    def build(self, task: Task) -> Built:
+        """Load the graph and write its outputs on the golden inputs."""
+        inputs_n = np.load(task.golden)["inputs"]
+        try:
+            model = OnnxModel(
+                task.onnx,
+                provider=self.provider,
+                provider_options=options(self.provider, task.folder),
+            )
+            step = task.batches[2]
+            parts = [model.run(inputs_n[i : i + step]) for i in range(0, len(inputs_n), step)]
+        except ValueError as e:
+            return Built(name=task.backend, state=State.NOT_BUILT, reason=str(e))
+        np.save(task.file("npy"), np.concatenate(parts).astype(np.float32))
+        return Built(name=task.backend, state=State.RUN)
+
+
+def options(provider: str, folder: object) -> dict[str, str]:
+    """Return what a provider is told.
+
+    CUDA: choose convolutions by rule, since timing each at its first shape costs seconds there, and
+    compute float in full. TensorRT: take int8 from the graph's Q/DQ and keep what was built.
+    """
+    if provider == "cuda":
+        return {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    if provider == "tensorrt":
+        cached = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": f"{folder}/cache"}
+        return {"trt_int8_enable": "True", "trt_timing_cache_enable": "True", **cached}
+    return {}

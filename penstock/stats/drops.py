@@ -1,0 +1,118 @@
+"""How much of a task's metric is lost from one step to the next, with an interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from penstock.stats import metrics
+from penstock.stats.distance import finite
+
+ALPHA = 0.05
+RESAMPLES = 2000
+SEED = 20260101
+"""Of the bootstrap: the same outputs always give the same verdict."""
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """How far a metric fell."""
+
+    metric: float
+    """Of the later step."""
+
+    value: float
+    """Metric of the step before minus the later one's; positive is worse."""
+
+    low: float | None
+    high: float | None
+    """Bounds at 95 %, two-sided; None where there are too few rows for any."""
+
+
+def drop(
+    metric: str,
+    before_nk: NDArray[np.floating],
+    after_nk: NDArray[np.floating],
+    labels_n: Labels | None,
+    *,
+    threshold: float | None,
+) -> Drop | None:
+    """Return how much a metric dropped; None where the rows cannot tell.
+
+    They cannot without labels, with an output that is not finite, or, for ``auc``, with one label
+    only. The cost is that of sorting, n·log n, however many rows there are: no row is resampled.
+
+    Raises:
+        ValueError: There is no such metric.
+    """
+    if labels_n is None or not finite(before_nk, after_nk):
+        return None
+    one, other = (
+        metrics.measured(metric, logits, labels_n, threshold=threshold)
+        for logits in (before_nk, after_nk)
+    )
+    if one is None or other is None:
+        return None
+    if metric == "auc":
+        low, high = _auc_interval(metrics.scores(before_nk), metrics.scores(after_nk), labels_n)
+    else:
+        low, high = _accuracy_interval(
+            metrics.decisions(before_nk, threshold=threshold) == labels_n,
+            metrics.decisions(after_nk, threshold=threshold) == labels_n,
+        )
+    value = one - other
+    if low is None or high is None:
+        return Drop(metric=other, value=value, low=None, high=None)
+    return Drop(metric=other, value=value, low=min(value, low), high=max(value, high))
+
+
+def _accuracy_interval(
+    before_n: NDArray[np.bool_], after_n: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Return the drop's bootstrap percentile interval.
+
+    Resampling rows only changes how many were lost, won and neither; these counts are multinomial,
+    so they are drawn and no row is.
+    """
+    n = len(before_n)
+    lost, won = int((before_n & ~after_n).sum()), int((~before_n & after_n).sum())
+    drawn = np.random.default_rng(SEED).multinomial(
+        n, [lost / n, won / n, max(0.0, 1 - (lost + won) / n)], size=RESAMPLES
+    )
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [ALPHA / 2, 1 - ALPHA / 2])
+    return float(low), float(high)
+
+
+def _auc_interval(
+    before_n: Floats, after_n: Floats, labels_n: Labels
+) -> tuple[float, float] | tuple[None, None]:
+    """Return DeLong's interval for the difference of two areas on the same rows.
+
+    Source: DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44, 837–845; the components by
+    ranks are those of Sun and Xu (2014), IEEE Signal Processing Letters 21, 1389–1393.
+    """
+    before, after = _components(before_n, labels_n), _components(after_n, labels_n)
+    ones, zeros = before[0] - after[0], before[1] - after[1]
+    if len(ones) < 2 or len(zeros) < 2:
+        return None, None
+    value = float(ones.mean())
+    variance = ones.var(ddof=1) / len(ones) + zeros.var(ddof=1) / len(zeros)
+    half = NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt(variance)
+    return value - half, value + half
+
+
+def _components(scores_n: Floats, labels_n: Labels) -> tuple[Floats, Floats]:
+    """Return, for each 1, the share of 0s below it; for each 0, the share of 1s above it."""
+    one = labels_n == 1
+    ranks = rankdata(scores_n)
+    above_zeros = (ranks[one] - rankdata(scores_n[one])) / (~one).sum()
+    below_ones = 1 - (ranks[~one] - rankdata(scores_n[~one])) / one.sum()
+    return above_zeros, below_ones
