@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -96,6 +97,9 @@ def require_proof(snapshot: Bundle) -> Bundle:
 def _make(
     folder: Path, declared: Network, settings: Training, snapshot: Bundle, *, out: Path
 ) -> Summary:
+    # Read when torch is loaded. Its threads would wait for each other by spinning, which on a
+    # machine that does other work too takes up to ten times as long; it changes no bit.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from safetensors.torch import save_file  # noqa: PLC0415 - seconds to import, if there is work
 
     from penstock.train import carried  # noqa: PLC0415
