@@ -15,28 +15,17 @@ import pytest
 from penstock.workload import root
 
 FOLDERS = ("penstock", "workloads", "feature_repo")
+PAGE = (root() / "docs/how-to/add-a-workload.md").read_text()
+FILE = re.compile(r"^`(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INTO = re.compile(r"^into `(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+IMPORTS = re.compile(r"^```python\n(from penstock.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
-    """Three files and two commands, copied from the page."""
-    text = (root() / "docs/how-to/add-a-workload.md").read_text()
-    code = re.compile(r"^`(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    files = code.findall(text)
-    (commands,) = re.findall(r"^```\n(.*?)^```$", code.sub("", text), re.MULTILINE | re.DOTALL)
-    here = tmp_path / "checkout"
-    for folder in FOLDERS:
-        without = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(root() / folder, here / folder, ignore=without)
-    assert [name for name, _ in files] == [
-        "workloads/parcels/workload.py", "workloads/parcels/data.py", "feature_repo/parcels.py"
-    ]  # fmt: skip
-    for name, held in files:
-        (here / name).parent.mkdir(exist_ok=True)
-        (here / name).write_text(held)
-    (here / "workloads/parcels/__init__.py").touch()
-    keep = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+def follow(commands: str, here: Path) -> None:
+    """Run the page's commands in a checkout."""
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "MLFLOW_"))}
     main = "import sys; from penstock.cli.main import main; sys.exit(main())"
-
     for command in commands.splitlines():
         _, *arguments = command.split()
         done = subprocess.run(
@@ -44,17 +33,52 @@ def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
             cwd=here, env={**keep, "PYTHONPATH": str(here)},
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, command + done.stdout + done.stderr
+
+
+def outcome(bundle: Path) -> str:
+    """Return how a stage ended."""
+    return json.loads((bundle / "manifest.json").read_text())["summary"]["outcome"]
+
+
+def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
+    """Data first, then a network up to its ladder: files and commands copied from the page."""
+    files = FILE.findall(PAGE)
+    data_first, then_network = [held for kind, held in BLOCK.findall(PAGE) if not kind]
+    here = tmp_path / "checkout"
+    for folder in FOLDERS:
+        without = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(root() / folder, here / folder, ignore=without)
+    assert [name for name, _ in files] == [
+        "workloads/parcels/workload.py", "workloads/parcels/data.py", "feature_repo/parcels.py",
+        "workloads/parcels/transform.py", "workloads/parcels/model.py",
+    ]  # fmt: skip
+    for name, held in files:
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(held)
+    (here / "workloads/parcels/__init__.py").touch()
+    follow(data_first, here)
 
     proof = json.loads((here / "snapshot/proof.json").read_text())
     assert proof["rows"]["train"] > 1_000
     assert proof["views"][0]["found"] > 1_800
     assert json.loads((here / "checked/verdict.json").read_text())["outcome"] == "pass"
 
+    ((name, lines),) = INTO.findall(PAGE)
+    (imports,) = IMPORTS.findall(PAGE)
+    declared = (here / name).read_text().replace("Dataset", "Network").rstrip().removesuffix(")")
+    whole = declared.replace("WORKLOAD =", f"{imports}\nWORKLOAD =", 1) + lines + ")\n"
+    (here / name).write_text(whole)
+    follow(then_network, here)
+
+    made = ("model", "graph", "int8", "engine", "ladder")
+    assert {name: outcome(here / name) for name in made} == dict.fromkeys(made, "pass")
+
 
 @pytest.mark.parametrize("name", ["streamrec", "credit", "digits"])
 def test_every_workload_has_what_the_page_asks_for(name: str):
-    """A declaration, data, features and a card."""
-    wanted = [f"workloads/{name}/{f}" for f in ("workload.py", "data.py", "README.md")]
+    """A declaration, data, a network with its transform, features and a card."""
+    parts = ("workload.py", "data.py", "transform.py", "model.py", "README.md")
+    wanted = [f"workloads/{name}/{f}" for f in parts]
 
     assert [f for f in [*wanted, f"feature_repo/{name}.py"] if not (root() / f).is_file()] == []
