@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from penstock import workload as workloads
 from penstock.bundle import stable_form
-from penstock.workload import Rollout, Training, UnknownWorkload, settings_of
+from penstock.workload import Engine, Rollout, Slice, Training, UnknownWorkload, settings_of
 
 TRAINING = Training(epochs=3, batch_size=8, learning_rate=0.1)
 ROLLOUT = Rollout(
@@ -30,9 +30,48 @@ def test_a_training_number_that_is_not_positive_is_refused_by_name(field, number
         replace(TRAINING, **{field: number})
 
 
-def test_the_proof_cannot_be_longer_than_the_training():
-    with pytest.raises(ValueError, match="proof_epochs is 4"):
-        replace(TRAINING, proof_epochs=4)
+def test_a_batch_divides_among_the_processes():
+    with pytest.raises(ValueError, match=r"batch_size is 32; it must divide among 6 processes"):
+        replace(TRAINING, batch_size=32, processes=3, nodes=2)
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [{}, {"low": 1.0, "missing": True}, {"among": (1,), "missing": True}],
+    ids=["nothing", "low and missing", "among and missing"],
+)
+def test_a_slice_has_limits_or_is_of_missing_values(given_):
+    with pytest.raises(ValueError, match="needs either limits"):
+        Slice(name="s", column="c", **given_)
+
+
+@pytest.mark.parametrize(
+    ("given_", "said"),
+    [
+        ({"batches": (1, 8)}, "smallest, usual and largest"),
+        ({"batches": (8, 1, 64)}, "smallest, usual and largest"),
+        ({"batches": (0, 1, 64)}, "smallest_batch"),
+        ({"required": ("tensorrt-9",)}, "not among its backends"),
+        ({"hardware_compatibility": "all"}, "none, ampere_plus"),
+    ],
+)
+def test_an_engine_declaration_that_cannot_be_built_is_refused(given_, said):
+    with pytest.raises(ValueError, match=said):
+        Engine(**given_)
+
+
+@pytest.mark.parametrize(
+    ("given_", "said"),
+    [
+        ({"metric": "f1"}, "accuracy"),
+        ({"metric": "auc"}, "a probability has 2 classes; 'digits' has 10"),
+        ({"threshold": 0.5}, "a probability has 2 classes"),
+        ({"classes": 2, "threshold": 1.5}, "threshold"),
+    ],
+)
+def test_a_network_declares_a_task_that_there_is(given_, said):
+    with pytest.raises(ValueError, match=said):
+        replace(workloads.load("digits"), **given_)
 
 
 @given(st.lists(st.integers(-5, 120), max_size=5).map(tuple))
@@ -66,9 +105,19 @@ def test_every_workload_loads_and_its_settings_are_stable(name):
     assert json.loads(json.dumps(stable_form(settings_of(declared)))) == settings_of(declared)
 
 
-def test_data_without_a_model_cannot_be_trained():
-    with pytest.raises(UnknownWorkload, match="declares its data and no model yet"):
+def test_a_network_without_a_gate_is_not_released():
+    with pytest.raises(UnknownWorkload, match="no rollout yet; its stages end with equivalence"):
         workloads.load("credit")
+
+
+def test_data_without_a_network_are_not_trained_on(monkeypatch):
+    held = {f.name: getattr(workloads.load("digits"), f.name) for f in fields(workloads.Dataset)}
+    monkeypatch.setattr(workloads, "load_data", lambda _: workloads.Dataset(**held))
+
+    with pytest.raises(UnknownWorkload, match="declares its data and no model yet"):
+        workloads.load_network("digits")
+    with pytest.raises(UnknownWorkload, match="its stages end with datachecks"):
+        workloads.load("digits")
 
 
 def test_a_workload_needs_a_gate_and_a_graph_to_serve():
@@ -96,7 +145,9 @@ def test_a_declaration_loads_without_heavy_libraries():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=workloads.root())
 
 
-@pytest.mark.parametrize("stage", ["features", "train", "export", "equivalence"])
+@pytest.mark.parametrize(
+    "stage", ["features", "train", "export", "quantize", "engine", "equivalence"]
+)
 def test_a_stage_is_made_by_sources_that_exist_and_not_by_the_declaration(stage):
     paths = workloads.sources(stage, "digits")
 

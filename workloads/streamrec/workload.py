@@ -2,14 +2,46 @@
 
 from datetime import timedelta
 
-from penstock.workload import Column, DataRules, Dataset, Drift, Found, Freshness, OnStale
+from penstock.workload import (
+    Column,
+    DataRules,
+    Drift,
+    Engine,
+    Equivalence,
+    Export,
+    Found,
+    Freshness,
+    Limits,
+    Network,
+    OnStale,
+    Quantize,
+    Rung,
+    Slice,
+    Training,
+)
 
-WORKLOAD = Dataset(
+WORKLOAD = Network(
     name="streamrec",
     title="Recommender clicks",
     owner="recommendations",
     feature_service="streamrec_v1",
     label="clicked",
+    classes=2,
+    metric="auc",
+    # The share of impressions that are clicked: an item above it is worth more than a usual one.
+    threshold=0.23,
+    # Devices, every category, and both ends of how much is known: who and what is new, and the
+    # busiest, whose counts lie in the tail.
+    slices=(
+        Slice(name="mobile", column="mobile", among=(1,)),
+        Slice(name="unseen user", column="user_rate_24h", missing=True),
+        Slice(name="unknown taste", column="taste", missing=True),
+        Slice(name="new user", column="tenure_days", high=2),
+        Slice(name="busy user", column="user_impressions_24h", low=30),
+        Slice(name="little-shown item", column="item_impressions_24h", high=15),
+        Slice(name="popular item", column="item_impressions_24h", low=150),
+        *(Slice(name=f"category {c}", column="category", among=(c,)) for c in range(8)),
+    ),
     label_delay=timedelta(hours=1),
     data=DataRules(
         columns=(
@@ -50,5 +82,26 @@ WORKLOAD = Dataset(
         ),
         # Tastes and profiles fill up during the first days; their share of missing values moves.
         drift=Drift(columns=("category", "mobile", "user_rate_24h", "item_rate_24h")),
+    ),
+    # No search: what decides here is how soon the embeddings of ids begin to learn users by heart,
+    # which few epochs and the weight decay hold off. Ten times as many impressions want one epoch.
+    training=Training(epochs=3, batch_size=64, learning_rate=1e-3, weight_decay=2.0, seed=42),
+    export=Export(),
+    quantize=Quantize(examples=2048),
+    # A request ranks many items for one user.
+    engine=Engine(batches=(1, 64, 512)),
+    equivalence=Equivalence(
+        int8=Rung(
+            whole=Limits(
+                min_agreement=0.99,
+                max_metric_drop=0.002,
+                min_snr_db=20.0,
+                min_rank_correlation=0.995,
+                max_probability_change=0.05,
+            ),
+            # More than a quarter of impressions score within 0.05 of the threshold, so decisions
+            # turn with hardly a change. What keeps them honest is the change itself.
+            slices=Limits(min_agreement=0.98, max_metric_drop=0.01, max_probability_change=0.05),
+        ),
     ),
 )
