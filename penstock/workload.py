@@ -246,8 +246,8 @@ class Training:
                 f"Training.batch_size is {self.batch_size}; it must divide among "
                 f"{self.processes * self.nodes} processes."
             )
-        unknown = {s.name for s in self.search.parameters} - vars(self).keys() if self.search else ()
-        if unknown:
+        searched = {s.name for s in self.search.parameters} if self.search else set[str]()
+        if unknown := searched - vars(self).keys():
             raise ValueError(f"Training.search names {sorted(unknown)}, which Training has not.")
 
 
@@ -547,6 +547,16 @@ class Workload(Network):
             raise ValueError(f"Workload.serve is {self.serve!r}; it must be 'onnx' or 'int8'.")
         if not self.gate:
             raise ValueError(f"workload {self.name!r} declares no gate; add at least one rule.")
+
+
+def served_graph(declared: Workload) -> str:
+    """Return the file that serves on a CPU, in the bundle that :attr:`Workload.serve` names."""
+    return "model.int8-cpu.onnx" if declared.serve == "int8" else "model.onnx"
+
+
+def served_artifact(declared: Workload) -> str:
+    """Return under which name ``budgets.json`` has what the graph that serves costs."""
+    return "int8-cpu" if declared.serve == "int8" else "fp32"
 
 
 class UnknownWorkload(ValueError):

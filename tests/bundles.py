@@ -135,10 +135,10 @@ def export(network: torch.nn.Module, example_n: np.ndarray, path: Path) -> Path:
 
 
 def quantize(source: Path, folder: Path, inputs_n: np.ndarray) -> None:
-    """Write ``model.simplified.onnx`` and ``model.int8.onnx``, ranges from these inputs."""
+    """Write the simplified graph and both int8 graphs, ranges from these inputs."""
     import onnx  # noqa: PLC0415 - seconds to import
 
-    from penstock.quantize import graph, simplify  # noqa: PLC0415
+    from penstock.quantize import cpu, graph, simplify  # noqa: PLC0415
     from penstock.runtimes.layers import with_outputs  # noqa: PLC0415
     from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415
 
@@ -149,6 +149,8 @@ def quantize(source: Path, folder: Path, inputs_n: np.ndarray) -> None:
     ranges = {n: float(np.abs(v).max()) for n, v in zip(names, found, strict=True)}
     ranges[model.graph.input[0].name] = float(np.abs(inputs_n).max())
     onnx.save(graph.quantize(model, ranges), folder / "model.int8.onnx")
+    on_cpu = cpu.quantize(model, cpu.observe(model, inputs_n), ranges)
+    onnx.save(on_cpu, folder / "model.int8-cpu.onnx")
 
 
 def golden(

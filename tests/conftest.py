@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 NEEDS = {
-    "gpu": 'needs a GPU; on a machine with one: make test-gpu',
+    "gpu": "needs a GPU; on a machine with one: make test-gpu",
     "cluster": 'needs a cluster; with kubectl pointing at one: make test ARGS="-m cluster"',
 }
 

@@ -24,7 +24,7 @@ TIMEOUT_S = 600
 def measured(
     int8: Bundle, folder: Path, ran: Sequence[str], *, batches: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """Return ``budgets.json``: figures of the fp32 graph, the int8 graph and each engine that ran.
+    """Return ``budgets.json``: figures of the fp32 and both int8 graphs, and of engines that ran.
 
     ``artifacts`` has them by name. Each repeats at its top, for the gate, what holds at the usual
     batch size: ``latency_p50_ms``, ``latency_p99_ms``, and at the largest: ``throughput_per_s``.
@@ -40,10 +40,11 @@ def measured(
     from penstock.runtimes.warmth import RULE  # noqa: PLC0415
 
     fp32, graph = int8.file("model.simplified.onnx"), int8.file("model.int8.onnx")
-    golden = int8.file("golden.npz")
+    on_cpu, golden = int8.file("model.int8-cpu.onnx"), int8.file("golden.npz")
     artifacts: dict[str, tuple[Path, str, Path, Path | None]] = {
         "fp32": (fp32, "onnxruntime", fp32, None),
         "int8": (graph, "onnxruntime", graph, fp32),
+        "int8-cpu": (on_cpu, "onnxruntime", on_cpu, fp32),
     }
     for name in ran:
         if name != SAME_AS_INT8:
@@ -69,7 +70,9 @@ def measured(
         "batches": list(batches),
         "cpu": processor,
         "artifacts": found,
-        "int8_on_cpu": int8_on_cpu(found["int8"], vnni=processor["vnni"], usual=batches[1]),
+        "int8_on_cpu": int8_on_cpu(
+            found["int8-cpu"], found["int8"], vnni=processor["vnni"], usual=batches[1]
+        ),
     }
 
 
@@ -94,29 +97,44 @@ def _one(asked: Asked) -> dict[str, Any]:
     }
 
 
-def int8_on_cpu(int8: Mapping[str, Any], *, vnni: bool | None, usual: int) -> dict[str, Any]:
+def int8_on_cpu(
+    served: Mapping[str, Any], tensorrt: Mapping[str, Any], *, vnni: bool | None, usual: int
+) -> dict[str, Any]:
     """Return whether int8 is slower than fp32 on this CPU, in numbers and in plain words.
 
     Args:
-        int8: Its figures, with the fp32 graph beside it.
+        served: Figures of the int8 graph for CPUs, with the fp32 graph beside it.
+        tensorrt: Those of the int8 graph in TensorRT's form.
         vnni: Whether the CPU multiplies int8 in one instruction; None where it does not tell.
-        usual: The batch size that is spoken of.
+        usual: The batch size that decides.
     """
     has = {True: "has VNNI", False: "has no VNNI", None: "does not tell whether it has VNNI"}[vnni]
-    if "problem" in int8:
-        said = f"int8 was not measured: {int8['problem']}; this CPU {has}"
-        return {"vnni": vnni, "ratio": None, "slower": None, "said": said}
-    ratios = {b["batch"]: float(b["to_beside"]) for b in int8["batches"]}
-    ratio = ratios[usual]
-    slower = ratio > 1
-    compared = f"{ratio:.2f} times as slow" if slower else f"{1 / ratio:.2f} times as fast"
-    said = f"int8 is {compared} as fp32 at batch {usual} by ONNX Runtime here; this CPU {has}"
-    if slower and vnni:
+    if "problem" in served:
+        said = f"int8 was not measured: {served['problem']}; this CPU {has}"
+        return {"vnni": vnni, "ratio": None, "ratios": None, "slower": None, "said": said}
+    ratios = _ratios(served)
+    each = ", ".join(f"{_compared(r)} at {size}" for size, r in ratios.items() if size != usual)
+    said = (
+        f"int8 in the form for CPUs is {_compared(ratios[usual])} as fp32 at batch {usual} by ONNX "
+        f"Runtime here{f' ({each})' if each else ''}; this CPU {has}"
+    )
+    if "problem" not in tensorrt:
         said += (
-            ", but the graph is in TensorRT's form, in which the outputs of layers stay float, and "
-            "ONNX Runtime computes a layer in int8 only where its output is int8 as well"
+            f". The graph in TensorRT's form is {_compared(_ratios(tensorrt)[usual])}, and is not "
+            "what serves on a CPU: the outputs of its layers stay float, and ONNX Runtime computes "
+            "a convolution in int8 only where its output is int8 as well"
         )
-    return {"vnni": vnni, "ratio": ratio, "ratios": ratios, "slower": slower, "said": said}
+    slower = ratios[usual] > 1
+    return {"vnni": vnni, "ratio": ratios[usual], "ratios": ratios, "slower": slower, "said": said}
+
+
+def _ratios(figures: Mapping[str, Any]) -> dict[int, float]:
+    """Return by batch size how many times as long it takes as the fp32 graph beside it."""
+    return {b["batch"]: float(b["to_beside"]) for b in figures["batches"]}
+
+
+def _compared(ratio: float) -> str:
+    return f"{ratio:.2f} times as slow" if ratio > 1 else f"{1 / ratio:.2f} times as fast"
 
 
 def cpu(text: str | None = None) -> dict[str, Any]:
@@ -125,12 +143,8 @@ def cpu(text: str | None = None) -> dict[str, Any]:
     Args:
         text: Of ``/proc/cpuinfo``; read there when None.
     """
-    if text is None:
-        path = Path("/proc/cpuinfo")
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    from penstock.runtimes.processor import described, has_vnni  # noqa: PLC0415 - as above
+
+    text = described() if text is None else text
     name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    flags = re.search(r"^flags\s*: (.+)$", text, re.MULTILINE)
-    return {
-        "name": name[1].strip() if name else platform.machine(),
-        "vnni": None if flags is None else bool({"avx512_vnni", "avx_vnni"} & {*flags[1].split()}),
-    }
+    return {"name": name[1].strip() if name else platform.machine(), "vnni": has_vnni(text)}

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from penstock.runtimes import Runtime
     from penstock.runtimes.modules import Network
 
-STEPS = (("torch", "onnx"), ("onnx", "simplified"), ("simplified", "int8"))
+CPU = "int8-cpu"
+
+STEPS = (("torch", "onnx"), ("onnx", "simplified"), ("simplified", CPU), ("simplified", "int8"))
 """What is run here; the engines ran where their hardware is."""
 
-ROUNDED = ("int8",)
+ROUNDED = ("int8", CPU)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,12 @@ def climb(
 ) -> Ladder:
     """Return the ladder torch → ONNX → simplified → int8 → engines of a holdout.
 
+    The int8 graph for CPUs is a step beside the other one, of the simplified graph as well: no
+    engine is made from it, it is what serves.
+
     Args:
         network: The trained one, in evaluation mode; it is made float64, the yardstick.
-        graphs: Files of ``onnx``, ``simplified`` and ``int8``.
+        graphs: Files of ``onnx``, ``simplified``, ``int8`` and ``int8-cpu``.
         int8: Bundle with ``model.int8.onnx`` and ``golden.npz``.
         engine: Bundle with what engines gave on the golden rows.
 
@@ -69,7 +74,9 @@ def climb(
     engines.require_made_from(engine, int8)
     declared = holdout.declared
     rules = declared.equivalence
-    rungs = {"onnx": rules.onnx, "simplified": rules.simplified, "int8": rules.int8}
+    rungs = {
+        "onnx": rules.onnx, "simplified": rules.simplified, "int8": rules.int8, CPU: rules.int8,
+    }  # fmt: skip
     runtimes = _runtimes(network, graphs)
     outputs = running.run(holdout, runtimes, least_beyond=rules.min_slice_support)
     slices = _slices(holdout, outputs)
@@ -111,8 +118,9 @@ def _runtimes(network: Network, graphs: Mapping[str, Path]) -> dict[str, Runtime
 
     return {
         "torch": TorchModel(network, double=True),
-        # Optimizations would make of a rounded graph something else than its nodes say.
-        **{name: OnnxModel(path, reference=name in ROUNDED) for name, path in graphs.items()},
+        # Optimizations would make of a rounded graph something else than its nodes say. Engines are
+        # held against that; the CPU's graph is judged as it serves.
+        **{name: OnnxModel(path, reference=name == "int8") for name, path in graphs.items()},
     }
 
 
@@ -138,5 +146,5 @@ def _located(
 ) -> locate.Located:
     looked_at = locate.inputs_of(found, outputs, slices, holdout)
     if found.against in graphs:
-        return locate.in_graphs(found, graphs, looked_at, rung)
+        return locate.in_graphs(found, graphs, looked_at, rung, fused=found.name == CPU)
     return locate.in_network(found, network, graphs[found.name], looked_at, rung)

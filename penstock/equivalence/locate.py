@@ -57,9 +57,19 @@ def inputs_of(step: Step, outputs: Outputs, slices: Masks, holdout: Holdout) -> 
 
 
 def in_graphs(
-    step: Step, graphs: Mapping[str, Path], inputs_n: NDArray[np.float32], rung: Rung
+    step: Step,
+    graphs: Mapping[str, Path],
+    inputs_n: NDArray[np.float32],
+    rung: Rung,
+    *,
+    fused: bool = False,
 ) -> Located:
-    """Hold the graph of a step against that of the step before, tensor by tensor of one name."""
+    """Hold the graph of a step against that of the step before, tensor by tensor of one name.
+
+    Args:
+        fused: Whether the step was run with its layers fused. Their tensors do not exist then, so
+            they are looked at as the graph's nodes say, and that is said.
+    """
     from penstock.runtimes import layers  # noqa: PLC0415 - onnx takes a while to import
 
     found = layers.compare(graphs[step.against], graphs[step.name], inputs_n)
@@ -78,7 +88,7 @@ def in_graphs(
         )
     else:
         said = "a layer that cannot be named: the two graphs have no tensors of one name"
-    return Located(layers=found, said=said)
+    return Located(layers=found, said=f"{said}, as its nodes say, unfused" if fused else said)
 
 
 def in_network(

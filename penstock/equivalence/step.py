@@ -32,6 +32,8 @@ def run(
 ) -> None:
     """Write the ladder torch → ONNX → simplified → int8 → engines as a bundle.
 
+    Beside it, simplified → int8 for CPUs, run as it serves.
+
     It holds ``verdict.json``, ``ladder.json`` (every number by step and slice, the engines, the
     jitter floor), ``worst.parquet`` (the inputs that fare worst at each step, with their keys) and
     ``layers.json`` (the noise of each step's graph, layer by layer).
@@ -90,6 +92,7 @@ def _make(folder: Path, declared: Network, given: Mapping[str, Bundle]) -> Summa
         "onnx": given["onnx"].file("model.onnx"),
         "simplified": given["int8"].file("model.simplified.onnx"),
         "int8": given["int8"].file("model.int8.onnx"),
+        "int8-cpu": given["int8"].file("model.int8-cpu.onnx"),
     }
     found = climb(
         holdout,

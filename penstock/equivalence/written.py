@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.equivalence import engines, inputs, running
-from penstock.equivalence.climb import Ladder
+from penstock.equivalence.climb import CPU, Ladder
 from penstock.equivalence.holdout import Holdout
 from penstock.stats import comparison
 
@@ -31,7 +31,9 @@ def document(found: Ladder) -> dict[str, Any]:
 def line(found: Ladder) -> str:
     """Return what was kept at each step, which engines did not run, the verdict, and where."""
     steps = (*found.steps, *found.engines.steps)
-    kept = [f"{one.name} {one.parts[0].found.agreement:.2%} agree" for one in steps]
+    kept = {one.name: f"{one.name} {one.parts[0].found.agreement:.2%} agree" for one in steps}
+    # No later step is held against it.
+    beside = kept.pop(CPU)
     others = [
         f"{state['name']} {engines.told(state)}"
         for state in found.engines.states
@@ -40,7 +42,8 @@ def line(found: Ladder) -> str:
     where = [f"{name} goes wrong at {one.said}" for name, one in found.located.items() if one.said][
         :1
     ]
-    return "; ".join([" → ".join(["torch", *kept]), *others, found.verdict.reason, *where])
+    ladder = " → ".join(["torch", *kept.values()])
+    return "; ".join([ladder, f"beside it {beside}", *others, found.verdict.reason, *where])
 
 
 def worst(found: Ladder, holdout: Holdout) -> pa.Table:

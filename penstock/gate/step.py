@@ -22,9 +22,6 @@ from penstock.workload import Workload
 SEED = 20260101
 """Of the bootstrap: the same scores always give the same verdict."""
 
-BUDGET_OF = {"onnx": "fp32", "int8": "int8"}
-"""Under which name the budgets have the graph that serves."""
-
 PROMOTE, REJECT = "promote", "reject"
 
 
@@ -79,16 +76,17 @@ def _make(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> Sum
     rows = pq.read_table(inputs["snapshot"].file("holdout.parquet"))
     inputs_n = workloads.part(declared.name, "transform").training_input(rows)
     labels_n = rows[declared.label].to_numpy()
-    graph = "model.int8.onnx" if declared.serve == "int8" else "model.onnx"
-    challenger = _score(inputs["serving"].file(graph), inputs_n, labels_n)
+    graph = inputs["serving"].file(workloads.served_graph(declared))
+    challenger = _score(graph, inputs_n, labels_n)
     champion = None
     if "champion" in inputs:
         champion = _score(inputs["champion"].file("model.onnx"), inputs_n, labels_n)
+    budgets = inputs["engine"].json("budgets.json")["artifacts"]
     judged = judge(
         declared.gate,
         challenger,
         champion,
-        budget=inputs["engine"].json("budgets.json")["artifacts"][BUDGET_OF[declared.serve]],
+        budget=budgets[workloads.served_artifact(declared)],
         classes=declared.classes,
         rng=np.random.default_rng(SEED),
     )

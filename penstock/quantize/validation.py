@@ -16,9 +16,6 @@ from penstock.workload import Network
 
 Floats = NDArray[np.float64]
 
-SHARE = 0.1
-"""Newest share of the training rows, as the train stage has it; a stage imports no other."""
-
 MOST_ROWS = 8192
 """Validation rows used at most, evenly spaced: every trial of a layer runs all of them."""
 
@@ -102,8 +99,3 @@ def evenly(n: int, most: int) -> NDArray[np.int64]:
     """
     kept = min(n, most)
     return np.arange(kept) * n // max(kept, 1)
-
-
-def split(n: int) -> int:
-    """Return the number of the first validation row among n training rows, oldest first."""
-    return n - int(n * SHARE)

@@ -34,8 +34,8 @@ def make(
     folder: Path, declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str
 ) -> Summary:
     """Fill a package: graph, contract, golden answers, baseline, lineage, verdicts, card."""
-    graph = "model.int8.onnx" if declared.serve == "int8" else "model.onnx"
-    shutil.copy(inputs["serving"].file(graph), folder / "model.onnx")
+    graph = inputs["serving"].file(workloads.served_graph(declared))
+    shutil.copy(graph, folder / "model.onnx")
     contract = {"workload": declared.name, "classes": declared.classes, **_input_contract(declared)}
     write_json(folder / "serving.json", contract)
     write_json(folder / "golden.json", _golden(folder / "model.onnx", declared, inputs["snapshot"]))
@@ -112,8 +112,8 @@ def lineage(declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str)
 
 def budget(declared: Workload, engine: Bundle) -> dict[str, float]:
     """Return what the serving graph cost when it was measured: latency, throughput, memory."""
-    name = "int8" if declared.serve == "int8" else "fp32"
-    found: dict[str, Any] = engine.json("budgets.json")["artifacts"][name]
+    artifacts = engine.json("budgets.json")["artifacts"]
+    found: dict[str, Any] = artifacts[workloads.served_artifact(declared)]
     return {n: float(v) for n, v in found.items() if isinstance(v, int | float)}
 
 

@@ -328,12 +328,12 @@ def _cell(part: Record) -> str:
 
 
 def _noise(bundle: Bundle, document: Record) -> str:
-    """Return the plots of the layers: of int8, and of each step that fails."""
+    """Return the plots of the layers: of both int8 graphs, and of each step that fails."""
     found = bundle.json("layers.json")
     return "".join(
         _plot(plots.layers(found[s["step"]], step=s["step"], least_db=_least_db(s)))
         for s in document["steps"]
-        if found.get(s["step"]) and (s["step"] == "int8" or s["outcome"] == "fail")
+        if found.get(s["step"]) and (s["step"] in ("int8", "int8-cpu") or s["outcome"] == "fail")
     )
 
 

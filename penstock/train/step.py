@@ -21,11 +21,9 @@ from penstock.bundle import (
     write_json,
 )
 from penstock.stage import Refused, carry_out, require_pass
+from penstock.stats import holdback
 from penstock.verdict import Outcome
 from penstock.workload import Network, Training, settings_of
-
-VALIDATION_SHARE = 0.1
-"""Newest share of the training rows kept for the curve; the holdout is never looked at here."""
 
 PROOF = "proof.json"
 """What the features stage checked of the join."""
@@ -149,11 +147,10 @@ def _examples(rows: pa.Table, declared: Network):  # noqa: ANN202 - torch-side t
     from penstock.train.batches import Examples  # noqa: PLC0415
 
     transform = workloads.part(declared.name, "transform")
-    cut = len(rows) - int(len(rows) * VALIDATION_SHARE)
     return tuple(
         Examples(
             inputs_n=transform.training_input(part),
             labels_n=part[declared.label].to_numpy(),
         )
-        for part in (rows.slice(0, cut), rows.slice(cut))
+        for part in holdback.split(rows)
     )

@@ -156,11 +156,14 @@ def int8_bundle(path: Path, model: onnx.ModelProto) -> Bundle:
 
 def filler(model: onnx.ModelProto) -> Callable[[Path], None]:
     """Return what fills a folder with the files that the engine stage reads."""
+    from penstock.quantize import cpu  # noqa: PLC0415
 
     def fill(folder: Path) -> None:
         onnx.save(model, folder / "model.int8.onnx")
-        onnx.save(residual(quantized=False), folder / "model.simplified.onnx")
-        inputs = bundles.images(ROWS)
+        simplified, inputs = residual(quantized=False), bundles.images(ROWS)
+        onnx.save(simplified, folder / "model.simplified.onnx")
+        on_cpu = cpu.quantize(simplified, cpu.observe(simplified, inputs), {})
+        onnx.save(on_cpu, folder / "model.int8-cpu.onnx")
         np.savez(
             folder / "golden.npz",
             inputs=inputs,

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from penstock.bundle import Bundle, read
 from penstock.engine import budgets
 from penstock.engine.budgets import cpu, int8_on_cpu
+from penstock.workload import served_artifact
 from tests.engine import graphs
+from workloads.digits.workload import WORKLOAD
 
 BATCHES = (1, 4, 16)
 
@@ -34,7 +36,7 @@ def found(int8: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, o
     return json.loads(json.dumps(taken, allow_nan=False))
 
 
-@pytest.mark.parametrize("name", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["fp32", "int8", "int8-cpu"])
 def test_every_artifact_has_every_figure_at_every_batch_size(found: dict, name: str):
     """Start, warm-up, memory, and latency beside the floor, all of them positive."""
     figures = found["artifacts"][name]
@@ -52,7 +54,7 @@ def test_every_artifact_has_every_figure_at_every_batch_size(found: dict, name: 
 
 def test_what_the_gate_asks_for_is_at_the_top(found: dict):
     """Latency at the usual batch size, throughput at the largest."""
-    figures = found["artifacts"]["int8"]
+    figures = found["artifacts"][served_artifact(WORKLOAD)]
 
     assert figures["latency_p99_ms"] == figures["batches"][1]["latency_p99_ms"]
     assert figures["throughput_per_s"] == figures["batches"][2]["throughput_per_s"]
@@ -62,7 +64,9 @@ def test_int8_is_held_against_fp32_in_one_process(found: dict):
     """And what came of it is said in words."""
     said = found["int8_on_cpu"]
 
-    assert said["ratio"] == found["artifacts"]["int8"]["batches"][1]["to_beside"]
+    beside = {str(b["batch"]): b["to_beside"] for b in found["artifacts"]["int8-cpu"]["batches"]}
+    assert said["ratios"] == beside
+    assert said["ratio"] == beside["4"]
     assert said["slower"] == (said["ratio"] > 1)
     assert "VNNI" in said["said"]
 
@@ -81,15 +85,28 @@ def test_an_artifact_that_cannot_be_measured_has_a_problem_and_no_figures(
 def test_the_words_on_int8_agree_with_the_numbers(ratio: float, vnni: bool | None):
     """Slower is called slow and never fast; VNNI is named whatever it is."""
     figures = {"batches": [{"batch": 8, "to_beside": ratio}]}
-    said = int8_on_cpu(figures, vnni=vnni, usual=8)
+    said = int8_on_cpu(figures, {"problem": "it died"}, vnni=vnni, usual=8)
 
     assert said["slower"] == (ratio > 1) == ("as slow" in said["said"])
     assert ("as fast" in said["said"]) == (not said["slower"])
     assert ("has no VNNI" in said["said"]) == (vnni is False)
 
 
+def test_both_forms_are_spoken_of_and_the_one_that_serves_decides():
+    """With every batch size; the form for engines is slow here and no verdict on what serves."""
+    served = {"batches": [{"batch": 1, "to_beside": 0.8}, {"batch": 8, "to_beside": 0.5}]}
+    engines = {"batches": [{"batch": 1, "to_beside": 3.0}, {"batch": 8, "to_beside": 1.7}]}
+    said = int8_on_cpu(served, engines, vnni=True, usual=8)
+
+    assert (said["ratio"], said["ratios"], said["slower"]) == (0.5, {1: 0.8, 8: 0.5}, False)
+    assert "2.00 times as fast as fp32 at batch 8" in said["said"]
+    assert "1.25 times as fast at 1" in said["said"]
+    assert "TensorRT's form is 1.70 times as slow" in said["said"]
+
+
 def test_int8_that_was_not_measured_is_neither_fast_nor_slow():
-    said = int8_on_cpu({"problem": "it died"}, vnni=True, usual=8)
+    figures = {"batches": [{"batch": 8, "to_beside": 0.5}]}
+    said = int8_on_cpu({"problem": "it died"}, figures, vnni=True, usual=8)
 
     assert (said["slower"], said["ratio"]) == (None, None)
     assert "not measured: it died" in said["said"]

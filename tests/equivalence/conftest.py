@@ -69,6 +69,7 @@ class Climb:
             "onnx": folder / "model.onnx",
             "simplified": folder / "model.simplified.onnx",
             "int8": folder / "model.int8.onnx",
+            "int8-cpu": folder / "model.int8-cpu.onnx",
         }
 
         def fill(made: Path) -> None:

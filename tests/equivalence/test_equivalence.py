@@ -69,7 +69,8 @@ def test_a_right_model_climbs_every_step(ladder: Bundle):
     assert verdict_of(ladder).outcome is Outcome.PASS
     steps = ladder.json("ladder.json")["steps"]
     assert [(s["against"], s["step"]) for s in steps] == [
-        ("torch", "onnx"), ("onnx", "simplified"), ("simplified", "int8"), ("int8", "onnxruntime"),
+        ("torch", "onnx"), ("onnx", "simplified"), ("simplified", "int8-cpu"),
+        ("simplified", "int8"), ("int8", "onnxruntime"),
     ]  # fmt: skip
     names = ["all", *(f"class {c}" for c in range(10)), "rare"]
     for step in steps:
@@ -77,7 +78,7 @@ def test_a_right_model_climbs_every_step(ladder: Bundle):
         assert step["outcome"] == "pass"
         assert step["goes_wrong_at"] is None
     beyond = [[p["slice"] for p in s["beyond"]] for s in steps]
-    assert beyond == [["shuffled", "scaled", "saturated", "zeros"]] * 3 + [[]]
+    assert beyond == [["shuffled", "scaled", "saturated", "zeros"]] * 4 + [[]]
 
 
 def test_every_check_has_its_number_in_the_document(ladder: Bundle):
@@ -102,7 +103,8 @@ def test_a_float_step_is_judged_beyond_the_data_and_int8_only_on_being_finite(la
 
     assert "onnx scaled signal to noise (dB)" in names
     assert "simplified saturated agreement" in names
-    assert [n for n in names if n.startswith("int8 scaled")] == ["int8 scaled finite"]
+    for step in ("int8", "int8-cpu"):
+        assert [n for n in names if n.startswith(f"{step} scaled")] == [f"{step} scaled finite"]
 
 
 def test_the_jitter_floor_is_written(ladder: Bundle):
@@ -119,6 +121,7 @@ def test_the_line_says_which_engines_are_no_evidence(ladder: Bundle):
     line = ladder.summary.line
 
     assert line.startswith("torch → onnx 100.00% agree → simplified 100.00% agree → int8 ")
+    assert "; beside it int8-cpu " in line
     assert "tensorrt-rtx built, not run: this machine has no GPU" in line
     assert "tensorrt not built: tensorrt is not installed" in line
 
@@ -128,7 +131,7 @@ def test_the_twenty_worst_inputs_of_each_step_are_written_with_their_keys(ladder
     worst = pq.read_table(ladder.file("worst.parquet")).to_pylist()
     holdout = bundles.rows().slice(1197, HELD_OUT)
 
-    for step in ("onnx", "simplified", "int8", "onnxruntime"):
+    for step in ("onnx", "simplified", "int8-cpu", "int8", "onnxruntime"):
         assert sum(row["step"] == step for row in worst) == 20
     for row in worst:
         assert json.loads(row["key"]) == {"capture_id": holdout["capture_id"][row["row"]].as_py()}
@@ -140,8 +143,9 @@ def test_layers_of_graphs_are_written_though_nothing_fails(ladder: Bundle):
     found = ladder.json("layers.json")
 
     assert found["onnx"] == []
-    assert len(found["int8"]) > 10
-    assert all(layer["snr_db"] > 15 for layer in found["int8"])
+    for step in ("int8", "int8-cpu"):
+        assert len(found[step]) > 10
+        assert all(layer["snr_db"] > 15 for layer in found[step])
 
 
 def test_swapped_channels_of_an_exported_convolution_are_found(digits: Path, tmp_path: Path):

@@ -125,6 +125,19 @@ def test_a_wrong_scale_in_one_int8_layer_is_found_there(climbing: Climb, layer: 
     assert "on the 64 worst inputs of 'all'" in said
 
 
+def test_a_wrong_scale_in_the_graph_for_cpus_is_found_there(climbing: Climb):
+    """And in no other step, not even that of the engines' int8 graph beside it."""
+    wrong = constant("deep.2.weight_scale", lambda v: v * 4)
+
+    found = climbing(plant={"int8-cpu": wrong})
+
+    assert [s.name for s in (*found.steps, *found.engines.steps) if s.failing] == ["int8-cpu"]
+    said = found.located["int8-cpu"].said
+    assert said is not None
+    assert said.startswith("Relu /deep/deep.3/Relu_output_0, ")
+    assert said.endswith(", as its nodes say, unfused")
+
+
 def test_features_that_are_one_off_are_found_before_the_first_layer(climbing: Climb):
     """The first module that sees them is named, and that its input is wrong already."""
     found = climbing(plant={"onnx": edited(numbers_one_off)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +11,26 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from penstock import quantize
 from penstock.bundle import Bundle, hash_file, read
 from penstock.quantize import step
+from penstock.quantize.fallback import State, fall_back
+from penstock.quantize.running import logits
+from penstock.quantize.validation import Validation
 from penstock.runtimes.onnxruntime import OnnxModel
 from penstock.stage import Refused
-from penstock.workload import Limits, Rung
+from penstock.workload import Limits, Rung, served_graph
 from tests import bundles
 from tests.quantize import graphs
 from workloads.digits.workload import WORKLOAD
 
 ROWS = bundles.rows()
-CHOSEN = ("model.simplified.onnx", "model.int8.onnx", "calibration.json", "sensitivity.json")
+CHOSEN = (
+    "model.simplified.onnx", "model.int8.onnx", "model.int8-cpu.onnx", "calibration.json",
+    "sensitivity.json",
+)  # fmt: skip
 
 
 def graph_bundle(folder: Path, source: Path) -> Path:
@@ -65,10 +72,52 @@ def test_the_bundle_says_what_it_holds(made: Bundle):
         "calibrator": made.json("calibration.json")["method"],
         "float_layers": [],
         "onnx": hash_file(made.file("model.int8.onnx")),
+        "cpu": {
+            "file": "model.int8-cpu.onnx",
+            "sha256": hash_file(made.file("model.int8-cpu.onnx")),
+            "float_layers": [],
+        },
     }
     assert made.summary.outcome == "pass"
     assert [t["method"] for t in tried] == ["minmax", "percentile", "entropy"]
     assert len(made.json("sensitivity.json")["layers"]) == 13
+
+
+def test_what_serves_is_in_the_bundle(made: Bundle):
+    """Under the name by which the gate scores it and the package holds it."""
+    assert served_graph(WORKLOAD) == made.json("quantize.json")["cpu"]["file"]
+    assert made.file(served_graph(WORKLOAD)).stat().st_size > 0
+
+
+def test_layers_that_stay_in_float_do_so_in_both_forms(exported: Path, tmp_path: Path):
+    """What the fallback found holds for the layers, whatever computes them."""
+    _, folder = missed(tmp_path, exported, max_float_layers=2)
+    kept = json.loads((folder / "quantize.json").read_text())["float_layers"]
+
+    assert len(kept) == 2
+    for name in ("model.int8.onnx", "model.int8-cpu.onnx"):
+        model = onnx.load(folder / name)
+        rounded = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+        layers = [n for n in model.graph.node if n.op_type in ("Conv", "Gemm")]
+        assert {n.name for n in layers if n.input[1] not in rounded} == {*kept}
+
+
+def test_a_form_for_cpus_that_alone_misses_the_tolerance_is_said(made: Bundle, tmp_path: Path):
+    """On validation rows, as it serves; the ladder decides."""
+    inputs_n = bundles.images(400)
+    reference_nk = logits(onnx.load(made.file("model.simplified.onnx")), inputs_n)
+    labels_n = ROWS["label"].to_numpy()[:400]
+    validation = Validation(WORKLOAD, inputs_n, labels_n, {}, reference_nk)
+    found = fall_back((), lambda _: State(gaps={}, snr_db=40.0), most=None)
+    model = onnx.load(made.file("model.int8-cpu.onnx"))
+    (scale,) = [i for i in model.graph.initializer if i.name == "fc.weight_scale"]
+    wrong = numpy_helper.from_array(-numpy_helper.to_array(scale), scale.name)
+    scale.CopyFrom(wrong)
+    onnx.save(model, tmp_path / "wrong.onnx")
+
+    assert step._missed(made.file("model.int8-cpu.onnx"), found, validation) == ""
+    said = step._missed(tmp_path / "wrong.onnx", found, validation)
+    assert said.startswith("; on a CPU int8 all ")
 
 
 def test_each_tensor_has_its_range_by_each_calibrator(made: Bundle):
