@@ -182,7 +182,11 @@ def _outputs(engine: Bundle, name: str, given: Golden) -> Floats | Check:
     return found.astype(np.float64)
 
 
+def word(state: Mapping[str, Any]) -> str:
+    """Return how far an engine that did not run came: ``built, not run`` or ``not built``."""
+    return "built, not run" if state["state"] == BUILT else state["state"]
+
+
 def told(state: Mapping[str, Any]) -> str:
-    """Return the state of an engine that did not run, for people."""
-    word = "built, not run" if state["state"] == BUILT else state["state"]
-    return f"{word}: {state['reason'] or 'no reason was recorded'}"
+    """Return how far an engine that did not run came, and why no further."""
+    return f"{word(state)}: {state['reason'] or 'no reason was recorded'}"

@@ -34,8 +34,9 @@ def line(found: Ladder) -> str:
     kept = {one.name: f"{one.name} {one.parts[0].found.agreement:.2%} agree" for one in steps}
     # No later step is held against it.
     beside = kept.pop(CPU)
+    # Why is said by the stage that tried, and in the report.
     others = [
-        f"{state['name']} {engines.told(state)}"
+        f"{state['name']} {engines.word(state)}"
         for state in found.engines.states
         if state["state"] != engines.RAN
     ]

@@ -98,8 +98,7 @@ def test_engines_that_did_not_run_are_named_and_pass_nothing(climbing: Climb):
     assert not any("tensorrt" in name for name in names)
     assert [e["state"] for e in document(found)["engines"]] == ["run", "built", "not built"]
     said = line(found)
-    assert "; tensorrt-rtx built, not run: this machine has no GPU; " in said
-    assert "; tensorrt not built: tensorrt is not installed; " in said
+    assert "; tensorrt-rtx built, not run; tensorrt not built; " in said
 
 
 @pytest.mark.parametrize(
