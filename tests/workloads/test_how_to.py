@@ -17,8 +17,7 @@ from penstock.workload import root
 FOLDERS = ("penstock", "workloads", "feature_repo")
 PAGE = (root() / "docs/how-to/add-a-workload.md").read_text()
 FILE = re.compile(r"^`(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INTO = re.compile(r"^into `(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-IMPORTS = re.compile(r"^```python\n(from penstock.*?)^```$", re.MULTILINE | re.DOTALL)
+MORE = re.compile(r"^append to `(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -64,11 +63,8 @@ def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
     assert proof["views"][0]["found"] > 1_800
     assert json.loads((here / "checked/verdict.json").read_text())["outcome"] == "pass"
 
-    ((name, lines),) = INTO.findall(PAGE)
-    (imports,) = IMPORTS.findall(PAGE)
-    declared = (here / name).read_text().replace("Dataset", "Network").rstrip().removesuffix(")")
-    whole = declared.replace("WORKLOAD =", f"{imports}\nWORKLOAD =", 1) + lines + ")\n"
-    (here / name).write_text(whole)
+    ((name, more),) = MORE.findall(PAGE)
+    (here / name).write_text((here / name).read_text() + more)
     follow(then_network, here)
 
     made = ("model", "graph", "int8", "engine", "ladder")
