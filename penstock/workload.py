@@ -656,6 +656,16 @@ _BELOW = {
 """What each stage uses of the packages below the stages."""
 
 
+def task_of(declared: Network) -> dict[str, Any]:
+    """Return what a network is for, which decides what every stage after the data makes of it."""
+    return {
+        "label": declared.label,
+        "classes": declared.classes,
+        "metric": declared.metric,
+        "threshold": declared.threshold,
+    }
+
+
 def settings_of(declared: object) -> dict[str, Any]:
     """Return a declaration as plain values, for a recipe; durations become seconds."""
 

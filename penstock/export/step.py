@@ -14,7 +14,7 @@ from penstock import workload as workloads
 from penstock.bundle import Bundle, Summary, read, write_json
 from penstock.stage import carry_out
 from penstock.verdict import Outcome
-from penstock.workload import Network, settings_of
+from penstock.workload import Network, settings_of, task_of
 
 
 def run(*, workload: str, snapshot: Path, model: Path, out: Path, now: datetime) -> None:
@@ -34,7 +34,11 @@ def run(*, workload: str, snapshot: Path, model: Path, out: Path, now: datetime)
         kind="onnx",
         workload=workload,
         inputs=inputs,
-        settings={"export": settings_of(declared.export)},
+        settings={
+            "export": settings_of(declared.export),
+            "task": task_of(declared),
+            "slices": [settings_of(part) for part in declared.slices],
+        },
         make=lambda folder: _make(folder, declared, **inputs),
         out=out,
         now=now,

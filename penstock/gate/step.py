@@ -17,10 +17,13 @@ from penstock.gate.judge import ALPHA, Scores, judge
 from penstock.stage import carry_out, verdict_of
 from penstock.stats.intervals import wilson
 from penstock.verdict import Check, Outcome, Verdict
-from penstock.workload import Workload
+from penstock.workload import Workload, task_of
 
 SEED = 20260101
 """Of the bootstrap: the same scores always give the same verdict."""
+
+AT_ONCE = 1024
+"""Holdout rows of one call, whose intermediate results are in memory together."""
 
 PROMOTE, REJECT = "promote", "reject"
 
@@ -64,7 +67,7 @@ def run(
         kind="gate",
         workload=workload,
         inputs=inputs,
-        settings={"rules": rules, "seed": SEED},
+        settings={"rules": rules, "seed": SEED, "task": task_of(declared)},
         make=lambda folder: _make(folder, declared, inputs),
         out=out,
         now=now,
@@ -77,10 +80,10 @@ def _make(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> Sum
     inputs_n = workloads.part(declared.name, "transform").training_input(rows)
     labels_n = rows[declared.label].to_numpy()
     graph = inputs["serving"].file(workloads.served_graph(declared))
-    challenger = _score(graph, inputs_n, labels_n)
+    challenger = _score(graph, inputs_n, labels_n, declared)
     champion = None
     if "champion" in inputs:
-        champion = _score(inputs["champion"].file("model.onnx"), inputs_n, labels_n)
+        champion = _score(inputs["champion"].file("model.onnx"), inputs_n, labels_n, declared)
     budgets = inputs["engine"].json("budgets.json")["artifacts"]
     judged = judge(
         declared.gate,
@@ -121,11 +124,16 @@ def _earlier(inputs: Mapping[str, Bundle]) -> list[Check]:
     ]
 
 
-def _score(graph: Path, inputs_n: NDArray[np.float32], labels_n: NDArray[np.int64]) -> Scores:
+def _score(
+    graph: Path, inputs_n: NDArray[np.float32], labels_n: NDArray[np.int64], declared: Workload
+) -> Scores:
     from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415 - only when there is work
+    from penstock.stats import metrics  # noqa: PLC0415 - the same
 
-    logits_nk = OnnxModel(graph).run(inputs_n)
-    decided_n = np.where(np.isfinite(logits_nk).all(axis=1), logits_nk.argmax(axis=1), -1)
+    model = OnnxModel(graph)
+    parts = np.array_split(inputs_n, max(1, -(-len(inputs_n) // AT_ONCE)))
+    logits_nk = np.concatenate([model.run(part) for part in parts])
+    decided_n = metrics.decisions(logits_nk, threshold=declared.threshold)
     return Scores(labels_n=labels_n, decided_n=decided_n)
 
 

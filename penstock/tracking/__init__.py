@@ -18,6 +18,10 @@ class Tracked(Protocol):
         """Add a point to each curve."""
         ...
 
+    def params(self, values: Mapping[str, object]) -> None:
+        """Add what was chosen."""
+        ...
+
     def child(self, name: str, params: Mapping[str, object]) -> Tracked:
         """Begin a run below this one."""
         ...
@@ -46,6 +50,9 @@ class Untracked:
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Let it pass."""
 
+    def params(self, values: Mapping[str, object]) -> None:
+        """Let it pass."""
+
     def child(self, name: str, params: Mapping[str, object]) -> Untracked:  # noqa: ARG002 - the protocol's
         """Return itself."""
         return self
@@ -63,13 +70,20 @@ class Untracked:
 
 
 def begin(
-    workload: str, *, name: str, params: Mapping[str, object], tags: Mapping[str, str]
+    workload: str,
+    *,
+    name: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+    identity: str,
 ) -> Tracked:
     """Begin a run of a workload where the environment says; elsewhere, one that records nothing.
 
     Args:
         params: What was chosen; plain values.
         tags: What it came from and was made on.
+        identity: Of what is done; a run of the same that was killed is closed, since this one goes
+            on in its place.
 
     A tracking server that does not answer costs the record, not the training: what is lost is said
     in :attr:`Tracked.reason`.
@@ -79,4 +93,6 @@ def begin(
     from penstock.tracking.mlflow import begin_run  # noqa: PLC0415 - seconds to import
 
     parent = os.environ.get(RUN_VARIABLE, "")
-    return begin_run(workload, name=name, parent=parent, params=params, tags=tags)
+    return begin_run(
+        workload, name=name, parent=parent, params=params, tags=tags, identity=identity
+    )

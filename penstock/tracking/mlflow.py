@@ -15,6 +15,7 @@ from penstock.tracking import URI_VARIABLE, Untracked
 
 PARENT_TAG = "mlflow.parentRunId"
 PIPELINE_TAG = "penstock.run"
+IDENTITY_TAG = "penstock.identity"
 KIND_TAG = "penstock.kind"
 LONGEST = 500
 """Characters of a parameter's value that every store takes."""
@@ -36,7 +37,14 @@ def experiment_of(client: MlflowClient, workload: str) -> str:
     found = client.get_experiment_by_name(workload)
     if found is not None:
         return found.experiment_id
-    return client.create_experiment(workload, artifact_location=artifact_root())
+    try:
+        return client.create_experiment(workload, artifact_location=artifact_root())
+    except MlflowException as e:
+        # Somebody may have made it since we asked.
+        made = client.get_experiment_by_name(workload)
+        if e.error_code != "RESOURCE_ALREADY_EXISTS" or made is None:
+            raise
+        return made.experiment_id
 
 
 def parent_of(client: MlflowClient, experiment_id: str, pipeline: str) -> str | None:
@@ -44,20 +52,36 @@ def parent_of(client: MlflowClient, experiment_id: str, pipeline: str) -> str | 
     if not pipeline:
         return None
     quoted = pipeline.replace("'", "")
-    found = client.search_runs(
-        [experiment_id],
-        f"tags.`{PIPELINE_TAG}` = '{quoted}' and tags.`{KIND_TAG}` = 'pipeline'",
-        max_results=1,
-    )
-    if found:
-        return found[0].info.run_id
+    asked = f"tags.`{PIPELINE_TAG}` = '{quoted}' and tags.`{KIND_TAG}` = 'pipeline'"
+    if found := _oldest(client, experiment_id, asked):
+        return found
     made = client.create_run(
         experiment_id,
         run_name=pipeline,
         tags={PIPELINE_TAG: quoted, KIND_TAG: "pipeline"},
+    ).info.run_id
+    client.set_terminated(made)
+    # Two steps may have found none and made one each: both take the older.
+    first = _oldest(client, experiment_id, asked)
+    if first is not None and first != made:
+        client.delete_run(made)
+    return first or made
+
+
+def _oldest(client: MlflowClient, experiment_id: str, asked: str) -> str | None:
+    found = client.search_runs([experiment_id], asked)
+    runs = sorted((run.info.start_time, run.info.run_id) for run in found)
+    return runs[0][1] if runs else None
+
+
+def close_killed(client: MlflowClient, experiment_id: str, identity: str) -> None:
+    """Close runs of the same thing that are still open: whoever did it before is gone."""
+    open_ = client.search_runs(
+        [experiment_id],
+        f"tags.`{IDENTITY_TAG}` = '{identity}' and attributes.status = 'RUNNING'",
     )
-    client.set_terminated(made.info.run_id)
-    return made.info.run_id
+    for run in open_:
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 class MlflowRun:
@@ -86,6 +110,10 @@ class MlflowRun:
         found = [RunTag(name, value) for name, value in tags.items()]
         self._try(lambda: self._client.log_batch(self._id, tags=found))
 
+    def params(self, values: Mapping[str, object]) -> None:
+        """Add what was chosen."""
+        self._try(lambda: self._client.log_batch(self._id, params=_params(values)))
+
     def child(self, name: str, params: Mapping[str, object]) -> MlflowRun | Untracked:
         """Begin a run below this one."""
         try:
@@ -112,6 +140,7 @@ def begin_run(
     parent: str,
     params: Mapping[str, object],
     tags: Mapping[str, str],
+    identity: str,
 ) -> MlflowRun | Untracked:
     """Begin a run, below the one of a pipeline run where there is one."""
     for variable, value in GIVE_UP.items():
@@ -120,7 +149,9 @@ def begin_run(
         client = MlflowClient()
         experiment_id = experiment_of(client, workload)
         above = parent_of(client, experiment_id, parent)
-        return _begun(client, experiment_id, name, above, params, tags)
+        close_killed(client, experiment_id, identity)
+        told = {**tags, IDENTITY_TAG: identity}
+        return _begun(client, experiment_id, name, above, params, told)
     except MlflowException as e:
         return Untracked(f"not tracked: {_said(e)}")
 
@@ -135,9 +166,12 @@ def _begun(
 ) -> MlflowRun:
     nested = {} if above is None else {PARENT_TAG: above}
     run = client.create_run(experiment_id, run_name=name, tags={**tags, **nested})
-    found = [Param(key, str(value)[:LONGEST]) for key, value in params.items()]
-    client.log_batch(run.info.run_id, params=found)
+    client.log_batch(run.info.run_id, params=_params(params))
     return MlflowRun(client, experiment_id, run.info.run_id)
+
+
+def _params(values: Mapping[str, object]) -> list[Param]:
+    return [Param(key, str(value)[:LONGEST]) for key, value in values.items()]
 
 
 def _said(error: MlflowException) -> str:

@@ -78,7 +78,7 @@ class Batches:
                 yield self._ready(order, epoch, step)
             return
         # One thread makes them in their order; how far ahead it is changes nothing in them.
-        with ThreadPoolExecutor(1, "prefetch") as pool:
+        with self._pool() as pool:
             waiting: deque[Future[tuple[torch.Tensor, torch.Tensor]]] = deque()
             for step in range(after, len(self)):
                 waiting.append(pool.submit(self._ready, order, epoch, step))
@@ -86,6 +86,13 @@ class Batches:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """Return a pool of one thread, which has the GPU that this one has: each has its own."""
+        if self.device != "cuda":
+            return ThreadPoolExecutor(1, "prefetch")
+        here = torch.cuda.current_device()
+        return ThreadPoolExecutor(1, "prefetch", torch.cuda.set_device, (here,))
 
     def _ready(
         self, order: NDArray[np.int64], epoch: int, step: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 EVERY_MS = 200
 
@@ -16,23 +17,26 @@ class Busy:
     def __init__(self, command: list[str] | None) -> None:
         """Take a command that prints a percentage a line; None measures nothing."""
         self._command = command
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said: IO[bytes] | None = None
         self.share: float | None = None
         """Mean share of the time, 0 to 1, once it ended; None where nothing was heard."""
 
     @classmethod
-    def of(cls, device: str) -> Busy:
-        """Return one for a device; on a CPU, or where the tool is missing, it measures nothing."""
+    def of(cls, device: str, *, index: int = 0) -> Busy:
+        """Return one for a GPU; on a CPU, or where the tool is missing, it measures nothing."""
         tool = shutil.which("nvidia-smi")
         if device != "cuda" or tool is None:
             return cls(None)
         query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-        return cls([tool, *query, f"--loop-ms={EVERY_MS}"])
+        return cls([tool, f"--id={index}", *query, f"--loop-ms={EVERY_MS}"])
 
     def __enter__(self) -> Self:
         if self._command is not None:
+            # A pipe that nobody empties would fill up.
+            self._said = tempfile.TemporaryFile()
             self._process = subprocess.Popen(
-                self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                self._command, stdout=self._said, stderr=subprocess.DEVNULL
             )
         return self
 
@@ -40,11 +44,13 @@ class Busy:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        if self._process is None:
+        if self._process is None or self._said is None:
             return
         self._process.terminate()
-        said, _ = self._process.communicate()
-        self.share = mean_share(said)
+        self._process.wait()
+        with self._said as said:
+            said.seek(0)
+            self.share = mean_share(said.read().decode())
 
 
 def mean_share(said: str) -> float | None:

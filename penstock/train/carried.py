@@ -21,7 +21,7 @@ from penstock.stats import calibration, metrics
 from penstock.train import distributed, search, trainjob
 from penstock.train.batches import Examples
 from penstock.train.checkpoint import Checkpoint, identity_of, identity_of_data
-from penstock.train.loop import Epoch, logits_of, train
+from penstock.train.loop import Diverged, Epoch, logits_of, train
 from penstock.train.proved import Proved, prove
 from penstock.workload import Network, Training
 
@@ -39,6 +39,10 @@ class Carried:
     environment: dict[str, Any]
     untracked: str | None
     """What is missing from the tracking server, and why."""
+
+
+WORST = 0.0
+"""What a trial that diverged scores: no metric is below."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,7 @@ def carry(
             validation.labels_n,
             code=code,
             device=device,
+            task=workloads.task_of(declared),
         ),
         device=device,
     )
@@ -94,16 +99,18 @@ def carry(
     tracked = tracking.begin(
         declared.name,
         name=f"train {data.identity_with(settings)[7:19]}",
-        params={**asdict(replace(settings, search=None)), "rows": len(examples.labels_n)},
+        params={"rows": len(examples.labels_n)},
         tags={**tags, **_tags(here, code, device)},
+        identity=data.identity_with(settings),
     )
     try:
         used, trials = _searched(declared, settings, data, tracked, store)
+        tracked.params(asdict(used))
         proved = _trained(declared, used, data, tracked, store, out)
+        found = _calibration(declared, proved, validation)
     except BaseException:
         tracked.end(ok=False)
         raise
-    found = _calibration(declared, proved, validation)
     tracked.metrics(_last(proved, found), step=used.epochs)
     tracked.note({"penstock.certificate": "holds" if proved.certificate.holds else "broken"})
     tracked.end(ok=proved.certificate.holds)
@@ -144,9 +151,16 @@ def _searched(
 
     def score(tried: Training) -> float:
         alone = replace(tried, processes=1, nodes=1)
-        made = train(
-            distributed.task_of(declared), data.examples, data.validation, alone, device=data.device
-        )
+        try:
+            made = train(
+                distributed.task_of(declared),
+                data.examples,
+                data.validation,
+                alone,
+                device=data.device,
+            )
+        except Diverged:
+            return WORST
         metric = made.curve[-1].validation_metric
         if metric is None:
             raise Refused(

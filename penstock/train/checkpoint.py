@@ -135,15 +135,16 @@ def identity_of(settings: Training, *, base: str) -> str:
     return "sha256:" + hashlib.sha256(said.encode()).hexdigest()
 
 
-def identity_of_data(*arrays: np.ndarray, code: str, device: str) -> str:
-    """Return a hash of examples, sources and device.
+def identity_of_data(*arrays: np.ndarray, code: str, device: str, task: Mapping[str, Any]) -> str:
+    """Return a hash of examples, sources, device and task.
 
     Args:
         arrays: All examples.
         code: Hash of the network's and the loop's sources.
+        task: What the network is for, and what it is judged by, as plain values.
     """
     h = hashlib.sha256()
-    h.update(json.dumps([code, device, torch.__version__]).encode())
+    h.update(json.dumps([code, device, torch.__version__, task], sort_keys=True).encode())
     for array in arrays:
         h.update(f"{array.dtype} {array.shape}".encode())
         h.update(np.ascontiguousarray(array).data)

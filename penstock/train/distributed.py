@@ -96,7 +96,9 @@ def asked(folder: Path, ranks: Ranks) -> Asked:
 def answer(folder: Path, proved: Proved) -> None:
     """Write a training's result; ``answer.json`` comes last and makes it whole."""
     request = json.loads((folder / "request.json").read_text())
-    save_file(proved.trained.model.state_dict(), folder / "model.safetensors")
+    part = folder / f".part-model-{os.getpid()}.safetensors"
+    save_file(proved.trained.model.state_dict(), part)
+    part.replace(folder / "model.safetensors")
     said = {**proved.to_dict(), "identity": request["identity"], "steps": proved.trained.steps}
     write_json(folder / "answer.json", said)
 
@@ -136,7 +138,7 @@ def torchrun(folder: Path, settings: Training) -> None:
     Raises:
         Refused: One of them failed; the text is the last line it wrote.
     """
-    command = [sys.executable, "-m", *command_of(folder, settings, standalone=True)]
+    command = [sys.executable, "-m", "penstock.train.launch", *arguments_of(folder, settings)]
     # torchrun would set it to 1 and warn: threads are declared, and set by each process itself.
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads)}
     done = subprocess.run(
@@ -154,16 +156,13 @@ def _reason(stderr: str) -> str:
     return [*errors, *said[-1:], "it wrote nothing"][0].strip()
 
 
-def command_of(folder: Path, settings: Training, *, standalone: bool) -> list[str]:
-    """Return the module and its arguments that start the processes of one machine.
+def arguments_of(folder: Path, settings: Training) -> list[str]:
+    """Return torchrun's arguments for the processes of one machine.
 
-    Args:
-        standalone: All processes are on this machine; else the cluster says who leads.
+    On several machines the cluster says, in the environment, who leads.
     """
-    where = ["--standalone"] if standalone else []
     return [
-        "torch.distributed.run",
-        *where,
+        *(["--standalone"] if settings.nodes == 1 else []),
         f"--nproc-per-node={settings.processes}",
         "-m",
         "penstock.train.worker",

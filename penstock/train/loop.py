@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from penstock.stage import Refused
 from penstock.stats import metrics
 from penstock.train import determinism
 from penstock.train.batches import FORWARD, Augment, Batches, Examples, Ranks, seed_of
@@ -18,6 +21,10 @@ from penstock.workload import Training, TrainingPrecision
 
 MEASURED_AT_ONCE = 1024
 """Validation rows of one forward pass."""
+
+
+class Diverged(Refused):
+    """The loss is no number any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +91,10 @@ def train(
         stop_after: Steps after which to stop, in the midst of the cycle of learning rates.
         checkpoint: Where to go on from, if something is there, and what to keep on the way. The
             result has the same bits as one without.
-        heard: Told of every epoch.
+        heard: Told of every epoch, those that a checkpoint brought first.
 
     Raises:
+        Diverged: The loss is no number any more.
         RuntimeError: An operation of the network has no deterministic form; torch names it.
         ValueError: There are fewer examples than a batch holds.
     """
@@ -104,6 +112,8 @@ def train(
     network = _network(task, settings, device=device, world=ranks.world)
     parts = _parts(network.plain, settings, total=settings.epochs * len(batches))
     at = Position() if checkpoint is None else checkpoint.resume(parts)
+    for line in at.curve:
+        heard(Epoch(**line))
     last = min(stop_after or parts.total, parts.total)
     proved = min(settings.proof_steps, parts.total)
     done = 0
@@ -121,7 +131,12 @@ def train(
             if at.steps == last:
                 break
         if at.step == len(batches):
-            mean = float(at.loss) / at.step
+            mean = _mean(at.loss / at.step, device=device, world=ranks.world)
+            if not math.isfinite(mean):
+                raise Diverged(
+                    f"training diverged in epoch {at.epoch}: its loss is not finite; lower "
+                    f"learning_rate, which is {settings.learning_rate:g}."
+                )
             epoch = _measured(network.plain, validation, at.epoch, mean, task, device)
             heard(epoch)
             at = at.next_epoch(asdict(epoch))
@@ -131,6 +146,15 @@ def train(
         proof=at.proof,
         steps=done,
     )
+
+
+def _mean(loss: torch.Tensor, *, device: str, world: int) -> float:
+    """Return the mean of all processes' losses."""
+    if world == 1:
+        return float(loss)
+    shared = loss.to(device)
+    dist.all_reduce(shared)
+    return float(shared) / world
 
 
 def _network(task: Task, settings: Training, *, device: str, world: int) -> _Network:

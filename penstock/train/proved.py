@@ -70,7 +70,7 @@ def prove(
     The second time never starts from a checkpoint: it shows that the whole path repeats.
     """
     began = time.monotonic()
-    with Busy.of(device) as busy:
+    with Busy.of(device, index=torch.cuda.current_device() if device == "cuda" else 0) as busy:
         whole = train(
             task, examples, validation, settings,
             device=device, ranks=ranks, checkpoint=checkpoint, heard=heard,

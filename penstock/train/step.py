@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from penstock import machine
 from penstock import workload as workloads
 from penstock.bundle import (
     MEASURED,
@@ -23,7 +24,7 @@ from penstock.bundle import (
 from penstock.stage import Refused, carry_out, require_pass
 from penstock.stats import holdback
 from penstock.verdict import Outcome
-from penstock.workload import Network, Training, settings_of
+from penstock.workload import Network, Training, settings_of, task_of
 
 PROOF = "proof.json"
 """What the features stage checked of the join."""
@@ -55,7 +56,12 @@ def run(
         kind="model",
         workload=workload,
         inputs=inputs,
-        settings={"training": settings_of(settings)},
+        # Another kind of GPU, or none, makes other bits of the same settings.
+        settings={
+            "training": settings_of(settings),
+            "task": task_of(declared),
+            "gpu": machine.gpu()["gpu"],
+        },
         make=lambda folder: _make(folder, declared, settings, data, out=out),
         out=out,
         now=now,

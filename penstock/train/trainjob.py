@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.train.distributed import command_of
+from penstock.train.distributed import arguments_of
 from penstock.workload import Training
 
 MOUNT_VARIABLE = "PENSTOCK_SHARED"
@@ -72,7 +72,7 @@ def manifest(name: str, folder: Path, settings: Training, place: Place) -> dict[
             f"its output there, or set {MOUNT_VARIABLE}."
         )
     # The runtime's torch plugin tells torchrun of the leader and of this machine's number.
-    command = ["python", "-m", *command_of(folder, settings, standalone=False)]
+    command = ["python", "-m", "torch.distributed.run", *arguments_of(folder, settings)]
     resources = {"limits": {"nvidia.com/gpu": place.gpus}} if place.gpus else {}
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from penstock.processes import die_with_parent
 from penstock.train import distributed
 from penstock.train.batches import Ranks
 from penstock.train.proved import prove
@@ -19,6 +20,7 @@ from penstock.train.proved import prove
 
 def main(folder: Path) -> None:
     """Take part in the training that a folder describes; the first process writes its result."""
+    die_with_parent()
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from penstock import tracking
+from penstock.tracking import mlflow
 
 
 @pytest.fixture
@@ -21,7 +23,13 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 def begin(**more: object) -> tracking.Tracked:
     """Begin a run."""
-    given = {"name": "train a", "params": {"seed": 7}, "tags": {"penstock.data": "d-1"}, **more}
+    given = {
+        "name": "train a",
+        "params": {"seed": 7},
+        "tags": {"penstock.data": "d-1"},
+        "identity": "sha256:1",
+        **more,
+    }
     return tracking.begin("digits", **given)  # pyright: ignore[reportArgumentType]
 
 
@@ -120,3 +128,57 @@ def test_a_record_that_is_lost_on_the_way_is_counted(client: MlflowClient, tmp_p
 
     assert run.reason is not None
     assert run.reason.startswith("1 records lost: ")
+
+
+def test_a_run_that_was_killed_is_closed_by_the_one_that_goes_on(client: MlflowClient):
+    """Of the same thing; others that run are left alone."""
+    begin(name="killed")
+    begin(name="another", identity="sha256:2")
+    begin(name="resumed").end(ok=True)
+
+    by_name = {r.info.run_name: r.info.status for r in runs(client)}
+    assert by_name == {"killed": "KILLED", "another": "RUNNING", "resumed": "FINISHED"}
+
+
+def test_what_is_chosen_later_is_added_to_the_parameters(client: MlflowClient):
+    """What a search found, say."""
+    run = begin(params={"rows": 10})
+    run.params({"learning_rate": 0.1})
+    run.end(ok=True)
+
+    (held,) = runs(client)
+    assert held.data.params == {"rows": "10", "learning_rate": "0.1"}
+
+
+def test_steps_that_begin_at_once_lie_below_one_pipeline_run(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+):
+    """Both may find that there is none, and make one each."""
+    experiment_id = client.create_experiment("digits")
+    searched = threading.Barrier(3)
+    asked = mlflow._oldest
+    first = threading.local()
+
+    def together(*given: object) -> str | None:
+        found = asked(*given)  # pyright: ignore[reportArgumentType]
+        if not getattr(first, "done", False):
+            first.done = True
+            searched.wait(30)
+        return found
+
+    monkeypatch.setattr(mlflow, "_oldest", together)
+    made: list[str | None] = []
+
+    def step() -> None:
+        made.append(mlflow.parent_of(MlflowClient(), experiment_id, "20260105-1"))
+
+    steps = [threading.Thread(target=step) for _ in range(3)]
+    for thread in steps:
+        thread.start()
+    for thread in steps:
+        thread.join()
+
+    left = {r.info.run_id for r in client.search_runs([experiment_id])}
+    assert len(made) == 3
+    assert set(made) >= left
+    assert len(left) == 1

@@ -116,6 +116,22 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(
     assert bits(fit(KilledAfter(path, step=None))) == whole
 
 
+def test_who_listens_hears_the_whole_curve_of_a_resumed_training(tmp_path: Path):
+    """Epochs that the checkpoint brought come first, each once."""
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        fit(KilledAfter(path, step=9))
+    heard = []
+
+    made = train(
+        Task(build=Small), examples(70, 1), examples(20, 2), SETTINGS, device="cpu",
+        checkpoint=KilledAfter(path, step=None), heard=heard.append,
+    )  # fmt: skip
+
+    assert tuple(heard) == made.curve
+    assert [epoch.epoch for epoch in heard] == [1, 2, 3]
+
+
 def test_writing_checkpoints_changes_nothing(tmp_path: Path, whole: tuple[object, ...]):
     """Not a bit of the result."""
     assert bits(fit(KilledAfter(tmp_path / "checkpoint.pt", step=None))) == whole
@@ -148,9 +164,12 @@ def test_a_checkpoint_is_of_one_data_set_one_code_one_setting():
     inputs, labels = examples(4, 1).inputs_n, examples(4, 1).labels_n
 
     def identity(
-        settings: Training, *arrays: np.ndarray, code: str = "a", device: str = "cpu"
-    ) -> str:
-        return identity_of(settings, base=identity_of_data(*arrays, code=code, device=device))
+        settings: Training, *arrays: np.ndarray, code: str = "a", device: str = "cpu",
+        metric: str = "auc",
+    ) -> str:  # fmt: skip
+        task = {"metric": metric}
+        base = identity_of_data(*arrays, code=code, device=device, task=task)
+        return identity_of(settings, base=base)
 
     plain = identity(SETTINGS, inputs, labels)
 
@@ -161,6 +180,7 @@ def test_a_checkpoint_is_of_one_data_set_one_code_one_setting():
         identity(SETTINGS, inputs[:3], labels),
         identity(SETTINGS, inputs, labels, code="b"),
         identity(SETTINGS, inputs, labels, device="cuda"),
+        identity(SETTINGS, inputs, labels, metric="accuracy"),
     ]
     assert plain not in others
     assert len(set(others)) == len(others)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +112,49 @@ def test_an_answer_to_another_question_is_none(two: Proved, tmp_path: Path):
 
     assert distributed.answered(tmp_path, declared, identity="sha256:2") is None
     assert distributed.answered(tmp_path, declared, identity="sha256:1") is not None
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from penstock.train import distributed
+from tests.train.test_distributed import SETTINGS
+distributed.torchrun(Path(sys.argv[1]), SETTINGS)
+"""
+
+
+def alive(folder: Path) -> list[str]:
+    """Return the commands of all processes that work on a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode())
+    return [c for c in found if str(folder) in c and "penstock.train" in c]
+
+
+def test_processes_end_with_the_stage_that_started_them(tmp_path: Path):
+    """Killed as it may be: what is left would work beside the next attempt."""
+    long = replace(SETTINGS, epochs=100_000)
+    distributed.ask(tmp_path, "digits", examples(0, 80), examples(80, 20), long, identity="a")
+    stage = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    wait((tmp_path / "checkpoint.pt").exists)
+    assert len(alive(tmp_path)) >= 3
+
+    stage.kill()
+    stage.wait()
+
+    wait(lambda: not alive(tmp_path))
+
+
+def wait(done: Callable[[], bool], *, seconds: float = 90) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.1)
 
 
 PLACE = {

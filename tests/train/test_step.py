@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from penstock import train as stage
 from penstock import workload as workloads
 from penstock.bundle import Bundle, read
+from penstock.stage import Refused
 from penstock.workload import Search, Searched, Training
 from tests import bundles
 
@@ -92,13 +93,15 @@ def test_a_search_decides_the_settings_and_is_kept(
     trials = made.json("search.json")
     best = max(trials, key=lambda t: (t["metric"], -t["number"]))
     assert len(trials) == 2
-    assert made.json("config.json")["learning_rate"] == best["parameters"]["learning_rate"]
+    found = best["parameters"]["learning_rate"]
+    assert made.json("config.json")["learning_rate"] == found
     assert made.json("curve.json")[-1]["validation_metric"] == best["metric"]
     assert made.summary.line.startswith("best of 2 trials; ")
     held = client.get_experiment_by_name("digits")
     assert held is not None
     runs = {r.info.run_name: r for r in client.search_runs([held.experiment_id])}
     (name,) = [n for n in runs if n is not None and n.startswith("train ")]
+    assert runs[name].data.params["learning_rate"] == str(found)
     above = {runs[f"trial {i}"].data.tags["mlflow.parentRunId"] for i in (0, 1)}
     assert above == {runs[name].info.run_id}
 
@@ -111,3 +114,30 @@ def test_calibration_is_of_the_validation_rows(tmp_path: Path, monkeypatch: pyte
     assert found["rows"] == sum(b["n"] for b in found["bins"]) == 40
     assert 0 <= found["error"] <= 1
     assert found["by_chance"] > 0
+
+
+def test_a_trial_that_diverges_loses_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is finished: a search that met it again and again would never end."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    wild = Search(trials=2, parameters=(Searched(name="learning_rate", choices=(4e-3, 1e30)),))
+    settings = replace(SETTINGS, search=wild, seed=5)
+    trials = run(tmp_path, settings, monkeypatch).json("search.json")
+
+    scored = {t["parameters"]["learning_rate"]: t["metric"] for t in trials}
+    assert scored[1e30] == 0.0
+    assert scored[4e-3] > 0.1
+
+
+def test_a_training_that_diverges_is_on_record_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
+):
+    """And refuses with a reason."""
+    with pytest.raises(Refused, match="training diverged"):
+        run(tmp_path, replace(SETTINGS, learning_rate=1e30), monkeypatch)
+
+    held = client.get_experiment_by_name("digits")
+    assert held is not None
+    status = {r.info.status for r in client.search_runs([held.experiment_id])}
+    assert status == {"FAILED", "FINISHED"}, "the pipeline's own run is finished"

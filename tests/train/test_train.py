@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import train as stage
+from penstock import workload as workloads
 from penstock.stage import Refused
-from penstock.train import determinism
+from penstock.train import determinism, step
 from penstock.train.batches import Examples
-from penstock.train.loop import Task, Trained, train
+from penstock.train.loop import Diverged, Task, Trained, train
 from penstock.workload import Training
 from tests import bundles
 from workloads.digits.model import augment, build
@@ -167,3 +168,49 @@ def test_the_transform_is_the_same_in_training_and_serving():
     raw = np.array(ROWS["pixels"].to_pylist(), np.float32)
 
     assert np.array_equal(training_input(ROWS), request_input(raw))
+
+
+def test_a_training_that_diverges_says_so_and_what_to_lower():
+    """Not a network of numbers that are none."""
+    with pytest.raises(
+        Diverged, match=r"diverged in epoch 1.*lower learning_rate, which is 1e\+30"
+    ):
+        fit(replace(SETTINGS, learning_rate=1e30))
+
+
+@pytest.mark.parametrize("field", ["metric", "label", "gpu"])
+def test_what_a_model_is_for_and_made_on_is_in_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+):
+    """A model that was judged by another metric, or made on another GPU, is not reused."""
+    asked: list[dict] = []
+
+    class AskedError(Exception):
+        pass
+
+    def stop(*_: object, settings: dict, **__: object) -> None:
+        asked.append(settings)
+        raise AskedError
+
+    monkeypatch.setattr(step, "carry_out", stop)
+    declared = workloads.load("digits")
+    columns = (*declared.data.columns, replace(declared.data.columns[2], name="other"))
+    other = {
+        "metric": {"classes": 2, "metric": "auc"},
+        "label": {"label": "other", "data": replace(declared.data, columns=columns)},
+        "gpu": {},
+    }[field]
+    inputs = {
+        "snapshot": bundles.snapshot(tmp_path / "in"),
+        "data_verdict": bundles.verdict(tmp_path / "verdict", "data-verdict"),
+    }
+    for changed in ({}, other):
+        monkeypatch.setattr(
+            workloads, "load_network", lambda _, changed=changed: replace(declared, **changed)
+        )
+        if changed is other and field == "gpu":
+            monkeypatch.setattr(step.machine, "gpu", lambda: {"gpu": "NVIDIA H200"})
+        with pytest.raises(AskedError):
+            stage.run(workload="digits", seed=0, out=tmp_path / "out", now=bundles.NOW, **inputs)
+
+    assert asked[0] != asked[1]
