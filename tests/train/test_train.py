@@ -178,7 +178,7 @@ def test_a_training_that_diverges_says_so_and_what_to_lower():
         fit(replace(SETTINGS, learning_rate=1e30))
 
 
-@pytest.mark.parametrize("field", ["metric", "label", "gpu"])
+@pytest.mark.parametrize("field", ["metric", "label", "machine"])
 def test_what_a_model_is_for_and_made_on_is_in_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ):
@@ -198,7 +198,7 @@ def test_what_a_model_is_for_and_made_on_is_in_its_recipe(
     other = {
         "metric": {"classes": 2, "metric": "auc"},
         "label": {"label": "other", "data": replace(declared.data, columns=columns)},
-        "gpu": {},
+        "machine": {},
     }[field]
     inputs = {
         "snapshot": bundles.snapshot(tmp_path / "in"),
@@ -208,7 +208,7 @@ def test_what_a_model_is_for_and_made_on_is_in_its_recipe(
         monkeypatch.setattr(
             workloads, "load_network", lambda _, changed=changed: replace(declared, **changed)
         )
-        if changed is other and field == "gpu":
+        if changed is other and field == "machine":
             monkeypatch.setattr(step.machine, "gpu", lambda: {"gpu": "NVIDIA H200"})
         with pytest.raises(AskedError):
             stage.run(workload="digits", seed=0, out=tmp_path / "out", now=bundles.NOW, **inputs)
