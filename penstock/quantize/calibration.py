@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from penstock.quantize import graph, ranges
 from penstock.quantize.running import logits
 from penstock.quantize.validation import Score, Validation
+from penstock.stats import drops
+from penstock.stats.drops import Drop
 from penstock.workload import Calibrator, Quantize
 
 
@@ -23,6 +25,14 @@ class Tried:
     method: Calibrator
     thresholds: Mapping[str, float]
     score: Score
+
+    short: Drop | None
+    """How far its metric falls short of the best one tried; None where the rows cannot tell."""
+
+    @property
+    def worse(self) -> bool:
+        """Whether its metric is worse than the best one, and not by chance."""
+        return self.short is not None and self.short.low is not None and self.short.low > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +47,12 @@ class Calibration:
 
     @property
     def best(self) -> Tried:
-        """The best metric, then the best signal-to-noise ratio, then the earliest."""
-        return max(self.tried, key=_goodness)
+        """The best signal-to-noise ratio, then the earliest, of those not shown to be worse.
+
+        Worse is one whose metric falls short of the best by an interval above zero. What the rows
+        cannot tell apart by the metric, noise does: a difference within the interval is chance.
+        """
+        return max((t for t in self.tried if not t.worse), key=lambda t: t.score.snr_db)
 
     def to_dict(self, declared: Quantize) -> dict[str, object]:
         """Return plain values."""
@@ -48,7 +62,10 @@ class Calibration:
             "bins": ranges.BINS,
             "rows": self.rows,
             "inputs": self.inputs,
-            "tried": [{"method": t.method, **asdict(t.score)} for t in self.tried],
+            "tried": [
+                {"method": t.method, **asdict(t.score), "short": _interval(t.short)}
+                for t in self.tried
+            ],
             "tensors": {
                 name: {
                     "amax": observed.amax,
@@ -82,22 +99,56 @@ def calibrate(
     if not declared.calibrators:
         raise ValueError("Quantize.calibrators is empty; declare at least one.")
     observed = ranges.observe(model, graph.tensors(graph.layers(model)), inputs_n)
-    tried: list[Tried] = []
-    for method in declared.calibrators:
-        thresholds = {
+    thresholds = {
+        method: {
             name: ranges.threshold(found, method, percentile=declared.percentile)
             for name, found in observed.items()
         }
-        answers = logits(graph.quantize(model, thresholds), validation.inputs_n)
-        tried.append(Tried(method=method, thresholds=thresholds, score=validation.score(answers)))
+        for method in declared.calibrators
+    }
+    answers = {
+        method: logits(graph.quantize(model, held), validation.inputs_n)
+        for method, held in thresholds.items()
+    }
     return Calibration(
-        observed=observed, tried=tried, rows=len(inputs_n), inputs=hash_array(inputs_n)
+        observed=observed,
+        tried=_tried(thresholds, answers, validation),
+        rows=len(inputs_n),
+        inputs=hash_array(inputs_n),
     )
 
 
-def _goodness(tried: Tried) -> tuple[float, float]:
-    metric = tried.score.metric
-    return -np.inf if metric is None else metric, tried.score.snr_db
+def _tried(
+    thresholds: Mapping[Calibrator, Mapping[str, float]],
+    answers: Mapping[Calibrator, NDArray[np.float64]],
+    validation: Validation,
+) -> list[Tried]:
+    """Return each method with its score, and how far it is short of the best metric."""
+    scores = {method: validation.score(nk) for method, nk in answers.items()}
+    best_nk = answers[max(scores, key=lambda method: _goodness(scores[method]))]
+    return [
+        Tried(
+            method=method,
+            thresholds=thresholds[method],
+            score=scores[method],
+            short=drops.drop(
+                validation.declared.metric,
+                best_nk,
+                answers[method],
+                validation.labels_n,
+                threshold=validation.declared.threshold,
+            ),
+        )
+        for method in answers
+    ]
+
+
+def _goodness(score: Score) -> tuple[float, float]:
+    return -np.inf if score.metric is None else score.metric, score.snr_db
+
+
+def _interval(short: Drop | None) -> list[float | None] | None:
+    return None if short is None else [short.low, short.high]
 
 
 def hash_array(values: NDArray[np.generic]) -> str:

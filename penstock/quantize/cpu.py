@@ -2,7 +2,8 @@
 
 TensorRT's form is not that one: there the outputs of layers stay float, and ONNX Runtime computes
 a convolution in int8 only where its output is int8 as well. So a CPU is given its own graph, of the
-same float graph, the same calibration rows and the same layers.
+same float graph and the same calibration rows. Its float layers are those of the other form, and
+what it needs besides; see :mod:`penstock.quantize.served`.
 """
 
 from __future__ import annotations

@@ -47,14 +47,22 @@ class Found:
 
     state: State
 
+    start: tuple[str, ...] = ()
+    """Layers that were in float from the start."""
+
     @property
     def keep_float(self) -> tuple[str, ...]:
         """Layers that stay in float, in the order in which they went back."""
-        return tuple(step.layer for step in self.steps if step.layer not in self.spared)
+        gone = (step.layer for step in self.steps if step.layer not in self.spared)
+        return (*self.start, *gone)
 
 
 def fall_back(
-    layers: Sequence[str], evaluate: Callable[[frozenset[str]], State], *, most: int | None
+    layers: Sequence[str],
+    evaluate: Callable[[frozenset[str]], State],
+    *,
+    most: int | None,
+    start: Sequence[str] = (),
 ) -> Found:
     """Return the layers to leave in float so that the tolerance is kept.
 
@@ -67,25 +75,27 @@ def fall_back(
         layers: Names, in order of computing; the earlier of equals goes first.
         evaluate: What validation rows say with a set of layers in float.
         most: Layers that may stay in float; None: any number.
+        start: Layers that are in float already, and stay there.
     """
-    now = evaluate(frozenset())
+    already = frozenset(start)
+    now = evaluate(already)
     steps: list[Step] = []
-    limit = len(layers) if most is None else min(most, len(layers))
+    limit = (len(layers) if most is None else min(most, len(layers))) - len(already)
     while now.gaps and len(steps) < limit:
-        gone = frozenset(step.layer for step in steps)
+        gone = already.union(step.layer for step in steps)
         tried = {name: evaluate(gone | {name}) for name in layers if name not in gone}
         best = min(tried, key=lambda name: _rank(tried[name], now))
         steps.append(Step(layer=best, before=now, after=tried[best]))
         now = tried[best]
     if now.gaps:
-        return Found(steps=tuple(steps), spared=(), state=now)
+        return Found(steps=tuple(steps), spared=(), state=now, start=tuple(start))
     spared: list[str] = []
     for step in steps[:-1]:
-        still = frozenset(s.layer for s in steps) - {*spared, step.layer}
+        still = already.union(s.layer for s in steps) - {*spared, step.layer}
         if not (state := evaluate(still)).gaps:
             spared.append(step.layer)
             now = state
-    return Found(steps=tuple(steps), spared=tuple(spared), state=now)
+    return Found(steps=tuple(steps), spared=tuple(spared), state=now, start=tuple(start))
 
 
 def _rank(tried: State, now: State) -> tuple[float, float]:

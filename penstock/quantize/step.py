@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from penstock.stage import Refused, carry_out
 from penstock.stats import holdback
 from penstock.stats.slices import masks
 from penstock.verdict import Outcome
-from penstock.workload import Network, settings_of
+from penstock.workload import Network, settings_of, task_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from penstock.quantize.fallback import Found
     from penstock.quantize.lint import Placement
+    from penstock.quantize.served import Served
     from penstock.quantize.validation import Validation
 
 SIMPLIFIED, INT8, CPU = "model.simplified.onnx", "model.int8.onnx", "model.int8-cpu.onnx"
@@ -68,14 +70,13 @@ def _settings(declared: Network) -> dict[str, object]:
         "int8": settings_of(declared.equivalence.int8),
         "min_slice_support": declared.equivalence.min_slice_support,
         "slices": [settings_of(part) for part in declared.slices],
-        "metric": declared.metric,
-        "threshold": declared.threshold,
+        "task": task_of(declared),
     }
 
 
 def _make(folder: Path, declared: Network, *, snapshot: Bundle, onnx: Bundle) -> Summary:
     # onnxruntime and onnx take a second to import, which a reused bundle does not need.
-    from penstock.quantize import calibration, cpu, graph, lint, sensitivity  # noqa: PLC0415
+    from penstock.quantize import calibration, graph, lint, sensitivity, served  # noqa: PLC0415
     from penstock.quantize.simplify import save, simplify  # noqa: PLC0415
 
     source, target = onnx.file("model.onnx"), folder / INT8
@@ -91,13 +92,13 @@ def _make(folder: Path, declared: Network, *, snapshot: Bundle, onnx: Bundle) ->
     found = measured.found
     int8 = graph.quantize(model, chosen.thresholds, keep_float=found.keep_float)
     save(int8, target)
-    on_cpu = cpu.quantize(
-        model, cpu.observe(model, inputs_n), chosen.thresholds, keep_float=found.keep_float
+    on_cpu = served.choose(
+        model, inputs_n, chosen.thresholds, validation, start=found.keep_float, most=most
     )
-    save(on_cpu, folder / CPU)
+    save(on_cpu.model, folder / CPU)
     placed = lint.lint(int8, keep_float=found.keep_float)
     write_json(folder / "calibration.json", calibrated.to_dict(declared.quantize))
-    write_json(folder / "sensitivity.json", measured.to_dict())
+    write_json(folder / "sensitivity.json", {**measured.to_dict(), "cpu": on_cpu.to_dict()})
     document = {
         "weighted": placed.weighted,
         "int8": len(placed.int8),
@@ -109,7 +110,7 @@ def _make(folder: Path, declared: Network, *, snapshot: Bundle, onnx: Bundle) ->
         "cpu": {
             "file": CPU,
             "sha256": hash_file(folder / CPU),
-            "float_layers": list(found.keep_float),
+            "float_layers": list(on_cpu.found.keep_float),
         },
     }
     write_json(folder / "quantize.json", document)
@@ -120,38 +121,44 @@ def _make(folder: Path, declared: Network, *, snapshot: Bundle, onnx: Bundle) ->
         f"times smaller; {chosen.method} ranges from {calibrated.rows} training rows"
     )
     outcome, reason = _judged(placed, found)
-    return Summary(outcome, f"{line}{reason}{_missed(folder / CPU, found, validation)}")
+    if outcome is Outcome.PASS:
+        outcome, more = _judged_on_cpu(on_cpu)
+        reason += more
+    return Summary(outcome, f"{line}{reason}")
 
 
 def _judged(placed: Placement, found: Found) -> tuple[Outcome, str]:
     """Return how it ended, and what to add to the line."""
     if placed.problems:
         return Outcome.FAIL, f"; {placed.problems[0]}"
-    kept = found.keep_float
-    more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
-    stay = f"; in float: {kept[0]}{more}" if kept else ""
-    if gaps := found.state.gaps:
-        name = max(gaps, key=lambda n: gaps[n])
-        return Outcome.FAIL, f"{stay}; {name} is beyond its limit by {gaps[name]:.4g} all the same"
+    stay = _named("; in float: ", found.keep_float)
+    if found.state.gaps:
+        return Outcome.FAIL, f"{stay}; {_beyond(found)}"
     if not placed.int8:
         return Outcome.FAIL, "; no layer keeps the tolerance in int8"
     return Outcome.PASS, stay
 
 
-def _missed(path: Path, found: Found, validation: Validation) -> str:
-    """Return what to add to the line where the CPU's form alone misses the tolerance, as served."""
-    from penstock.quantize.running import BATCH  # noqa: PLC0415 - only when there is work
-    from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415
-
+def _judged_on_cpu(served: Served) -> tuple[Outcome, str]:
+    """Return how the form for CPUs ended, and what to add where it needs more float layers."""
+    found = served.found
+    stay = _named("; on a CPU also in float: ", found.keep_float[len(found.start) :])
     if found.state.gaps:
-        return ""
-    served, x_n = OnnxModel(path), validation.inputs_n
-    answers = [served.run(x_n[i : i + BATCH]) for i in range(0, len(x_n), BATCH)]
-    gaps = validation.gaps(np.concatenate(answers).astype(np.float64))
-    if not gaps:
-        return ""
+        return Outcome.FAIL, f"{stay}; on a CPU {_beyond(found)}"
+    if not served.left:
+        return Outcome.FAIL, "; on a CPU no layer keeps the tolerance in int8"
+    return Outcome.PASS, stay
+
+
+def _named(said: str, layers: Sequence[str]) -> str:
+    more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+    return f"{said}{layers[0]}{more}" if layers else ""
+
+
+def _beyond(found: Found) -> str:
+    gaps = found.state.gaps
     name = max(gaps, key=lambda n: gaps[n])
-    return f"; on a CPU {name} is beyond its limit by {gaps[name]:.4g}"
+    return f"{name} is beyond its limit by {gaps[name]:.4g} all the same"
 
 
 def _training(

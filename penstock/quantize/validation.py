@@ -59,8 +59,8 @@ class Validation:
         """Return the checks of the int8 step that fail, and how far each is beyond its limit.
 
         The same checks as the equivalence stage's, overall and on each slice with enough rows; a
-        smaller slice decides nothing here. A check that cannot be answered, and could be for the
-        float graph, is beyond its limit by 1.
+        smaller slice decides nothing here, all rows do however few they are. A check that cannot
+        be answered, and could be for the float graph, is beyond its limit by 1.
         """
         gaps: dict[str, float] = {}
         for check in self._checks(logits_nk):
@@ -88,7 +88,8 @@ class Validation:
             threshold=self.declared.threshold,
         )
         rules = self.declared.equivalence
-        return comparison.judge("int8", found, rules.int8, min_support=rules.min_slice_support)
+        least = min(rules.min_slice_support, len(self.labels_n))
+        return comparison.judge("int8", found, rules.int8, min_support=least)
 
 
 def evenly(n: int, most: int) -> NDArray[np.int64]:

@@ -17,6 +17,12 @@ from penstock.workload import Limits, Rung
 FLOOR = 1e-3
 """Outputs smaller than this count as this in relative errors."""
 
+EQUALITY = 1e-3
+"""A limit of a metric's drop below this asks for equal decisions, not for a statement on a rate.
+
+No row lost of n shows a rate below 3.8 / n, so thousands of rows could not bear out such a limit.
+"""
+
 NOT_FINITE = 1e300
 """Written for an error that is infinite, which JSON cannot hold."""
 
@@ -181,25 +187,28 @@ def worst(
 def judge(
     step: str, comparisons: list[Comparison], rung: Rung, *, min_support: int, labelled: bool = True
 ) -> Iterator[Check]:
-    """Yield the checks of one step. A slice with too few rows is inconclusive, never a pass.
+    """Yield the checks of one step. Too few rows, of all or a slice, are inconclusive, not a pass.
 
     Overall, the whole interval of the metric's drop must lie under its limit; on a slice, which
-    seldom has the rows for that, the drop itself. An output that is not finite fails its slice
-    whatever the limits are.
+    seldom has the rows for that, the drop itself. A limit below ``EQUALITY`` is of a step that
+    should change nothing: it is kept too where no decision differs, which is a statement on these
+    rows, whatever rate they could show; the reason says so. How many rows there are does not
+    enter, or fewer would pass more easily. An output that is not finite fails its slice whatever
+    the limits are and however few rows it has.
 
     Args:
         step: Name of the step in the checks: ``onnx``, ``int8``.
-        min_support: Rows a slice needs to be judged.
+        min_support: Rows that all of them, or a slice, must be to be judged.
         labelled: Whether the inputs have labels; without them no metric is asked for.
     """
     for found in comparisons:
         whole = found.slice == ALL
         name = f"{step} {found.slice}"
-        if not whole and found.n < min_support:
-            yield unseen(name, found.n, min_support)
-            continue
         if not found.finite:
             yield finite(step, found)
+            continue
+        if found.n < min_support:
+            yield unseen(name, found.n, min_support)
             continue
         limits = rung.whole if whole else rung.limits(found.slice)
         yield _at_least(f"{name} agreement", found.agreement, limits.min_agreement, found.n)
@@ -209,7 +218,7 @@ def judge(
 
 
 def unseen(name: str, n: int, min_support: int) -> Check:
-    """Return the check of a slice with too few rows to say anything."""
+    """Return the check of all rows or a slice, too few to say anything."""
     reason = f"{n} rows, {min_support} needed"
     return Check(name=name, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
@@ -264,12 +273,14 @@ def _drop_check(name: str, found: Comparison, limits: Limits, *, whole: bool) ->
     if drop is None:
         reason = f"{found.n} rows with one label only cannot tell"
         return Check(name=name, outcome=Outcome.INCONCLUSIVE, reason=reason, limit=limit)
-    unsure = whole and (high is None or high > limit)
+    equal = limit < EQUALITY and found.flips == 0 and drop == 0
+    unsure = whole and not equal and (high is None or high > limit)
     outcome = Outcome.INCONCLUSIVE if unsure else Outcome.PASS
+    said = "no decision differs" if equal else f"{drop:+.4f}{_interval(found)}"
     return Check(
         name=name,
         outcome=Outcome.FAIL if drop > limit else outcome,
-        reason=f"{drop:+.4f}{_interval(found)} on {found.n} rows, at most {limit:g}",
+        reason=f"{said} on {found.n} rows, at most {limit:g}",
         value=drop,
         limit=limit,
     )

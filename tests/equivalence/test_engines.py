@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.bundle import Bundle, BundleError, read
+from penstock.bundle import Bundle, BundleError, hash_file, read, write_json
 from penstock.equivalence import engines, inputs
 from penstock.equivalence.written import document, line
 from penstock.verdict import Outcome, Verdict
@@ -131,12 +131,20 @@ def test_a_required_engine_that_ran_is_judged_as_any(climbing: Climb):
     assert broken.verdict.outcome is Outcome.FAIL
 
 
+def named(path: Path, graph: str, rows: str) -> Bundle:
+    """Return an int8 bundle of a graph and golden rows of which only the names matter."""
+
+    def fill(folder: Path) -> None:
+        (folder / "model.int8.onnx").write_text(graph)
+        (folder / "golden.npz").write_text(rows)
+
+    return bundles.bundle(path, "int8", fill)
+
+
 def judged(tmp_path: Path, outputs: dict[str, np.ndarray], *others: dict[str, object]) -> Verdict:
     """Return the verdict of engines on some golden rows."""
     golden = some_golden()
-    int8 = bundles.bundle(
-        tmp_path / "int8", "int8", lambda f: (f / "model.int8.onnx").write_bytes(b"graph")
-    )
+    int8 = named(tmp_path / "int8", "graph", "rows")
     made = read(bundles.engine(tmp_path / "engine", int8.path, outputs, *others), kind="engine")
     rung = engines.derived({}, golden, INT8)
     found = engines.judged(made, golden, rung, DECLARED)
@@ -162,19 +170,35 @@ def test_an_engine_with_an_output_that_is_no_number_fails(tmp_path: Path, value:
     assert judged(tmp_path, {"onnxruntime": outputs}).outcome is Outcome.FAIL
 
 
-def test_engines_of_another_graph_are_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("graph", "rows", "said"),
+    [
+        ("other", "rows", "engines of another int8 graph"),
+        ("graph", "other", "outputs on other golden rows"),
+    ],
+)
+def test_engines_of_another_graph_or_of_other_rows_are_refused(
+    tmp_path: Path, graph: str, rows: str, said: str
+):
     """Their outputs would vouch for what they never saw."""
-    first, second = (
-        bundles.bundle(
-            tmp_path / name, "int8", lambda f, name=name: (f / "model.int8.onnx").write_text(name)
-        )
-        for name in ("first", "second")
-    )
-    made = read(bundles.engine(tmp_path / "engine", first.path, {}), kind="engine")
+    own, other = named(tmp_path / "a", "graph", "rows"), named(tmp_path / "b", graph, rows)
+    made = read(bundles.engine(tmp_path / "engine", own.path, {}), kind="engine")
 
-    with pytest.raises(BundleError, match="engines of another int8 graph"):
-        engines.require_made_from(made, second)
-    engines.require_made_from(made, first)
+    with pytest.raises(BundleError, match=f"{said} .* run the engine stage on .*b\\."):
+        engines.require_made_from(made, other)
+    engines.require_made_from(made, own)
+
+
+def test_engines_that_do_not_say_what_they_are_of_are_refused(tmp_path: Path):
+    """As a bundle of an earlier version, which knew no golden rows."""
+    own = named(tmp_path / "a", "graph", "rows")
+    said = {"backends": [], "onnx": hash_file(own.file("model.int8.onnx"))}
+    old = bundles.bundle(
+        tmp_path / "engine", "engine", lambda f: write_json(f / "engine.json", said)
+    )
+
+    with pytest.raises(BundleError, match=r"other golden rows \(not stated"):
+        engines.require_made_from(old, own)
 
 
 def test_the_golden_rows_have_their_rare_ones_too(digits: Path):

@@ -79,6 +79,25 @@ def test_a_step_that_makes_it_worse_does_not_stop_it():
     assert "keeps it" in found.steps[1].why
 
 
+@given(noise=NOISES, start=st.sets(st.sampled_from(LAYERS)), most=st.integers(0, 4) | st.none())
+def test_layers_in_float_from_the_start_stay_and_count(
+    noise: dict[frozenset[str], float], start: set[str], most: int | None
+):
+    """They come first, none goes back twice, and with the others they are no more than may."""
+    evaluate = noisy(noise)
+
+    found = fall_back(LAYERS, evaluate, most=most, start=sorted(start))
+
+    kept = found.keep_float
+    assert kept[: len(start)] == tuple(sorted(start))
+    assert len({*kept}) == len(kept)
+    assert evaluate(frozenset(kept)) == found.state
+    if most is None:
+        assert not found.state.gaps
+    else:
+        assert len(kept) <= max(most, len(start))
+
+
 def test_what_helps_most_goes_first_and_equals_in_order():
     """Of gaps in different units the share that is left counts, then the noise."""
 

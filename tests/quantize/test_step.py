@@ -11,14 +11,11 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from penstock import quantize
 from penstock.bundle import Bundle, hash_file, read
 from penstock.quantize import step
-from penstock.quantize.fallback import State, fall_back
-from penstock.quantize.running import logits
-from penstock.quantize.validation import Validation
 from penstock.runtimes.onnxruntime import OnnxModel
 from penstock.stage import Refused
 from penstock.workload import Limits, Rung, served_graph
@@ -75,7 +72,7 @@ def test_the_bundle_says_what_it_holds(made: Bundle):
         "cpu": {
             "file": "model.int8-cpu.onnx",
             "sha256": hash_file(made.file("model.int8-cpu.onnx")),
-            "float_layers": [],
+            "float_layers": made.json("sensitivity.json")["cpu"]["float_layers"],
         },
     }
     assert made.summary.outcome == "pass"
@@ -102,22 +99,25 @@ def test_layers_that_stay_in_float_do_so_in_both_forms(exported: Path, tmp_path:
         assert {n.name for n in layers if n.input[1] not in rounded} == {*kept}
 
 
-def test_a_form_for_cpus_that_alone_misses_the_tolerance_is_said(made: Bundle, tmp_path: Path):
-    """On validation rows, as it serves; the ladder decides."""
-    inputs_n = bundles.images(400)
-    reference_nk = logits(onnx.load(made.file("model.simplified.onnx")), inputs_n)
-    labels_n = ROWS["label"].to_numpy()[:400]
-    validation = Validation(WORKLOAD, inputs_n, labels_n, {}, reference_nk)
-    found = fall_back((), lambda _: State(gaps={}, snr_db=40.0), most=None)
-    model = onnx.load(made.file("model.int8-cpu.onnx"))
-    (scale,) = [i for i in model.graph.initializer if i.name == "fc.weight_scale"]
-    wrong = numpy_helper.from_array(-numpy_helper.to_array(scale), scale.name)
-    scale.CopyFrom(wrong)
-    onnx.save(model, tmp_path / "wrong.onnx")
+def test_the_form_for_cpus_has_a_fallback_of_its_own(made: Bundle):
+    """TensorRT's form keeps the tolerance with every layer in int8; this one, here, does not."""
+    said, found = made.json("quantize.json"), made.json("sensitivity.json")
+    kept = said["cpu"]["float_layers"]
 
-    assert step._missed(made.file("model.int8-cpu.onnx"), found, validation) == ""
-    said = step._missed(tmp_path / "wrong.onnx", found, validation)
-    assert said.startswith("; on a CPU int8 all ")
+    assert (said["float_layers"], len(kept)) == ([], 1)
+    assert found["cpu"]["float_layers"] == kept == [step["layer"] for step in found["cpu"]["steps"]]
+    assert "was beyond its limit" in found["cpu"]["why"][kept[0]]
+    assert not found["cpu"]["failing"]
+    assert f"on a CPU also in float: {kept[0]}" in made.summary.line
+
+
+def test_a_form_for_cpus_that_cannot_keep_the_tolerance_fails(exported: Path, tmp_path: Path):
+    """It is what serves; that engines would be right does not help it."""
+    summary, folder = worked(tmp_path, exported, WORKLOAD.equivalence.int8, max_float_layers=0)
+
+    assert summary.outcome == "fail"
+    assert "; on a CPU int8 all metric drop is beyond its limit by" in summary.line
+    assert not json.loads((folder / "sensitivity.json").read_text())["failing"]
 
 
 def test_each_tensor_has_its_range_by_each_calibrator(made: Bundle):
@@ -174,10 +174,15 @@ def test_the_newest_training_rows_judge_and_set_no_range(
 def missed(folder: Path, source: Path, **quantize_settings: object):
     """Run the stage's work with a tolerance that digits' int8 graph misses."""
     strict = Limits(min_agreement=0.9, max_metric_drop=1.0, min_snr_db=60.0)
+    return worked(folder, source, Rung(whole=strict, slices=strict), **quantize_settings)
+
+
+def worked(folder: Path, source: Path, int8: Rung, **quantize_settings: object):
+    """Run the stage's work with a tolerance of the int8 step."""
     declared = replace(
         WORKLOAD,
         quantize=replace(WORKLOAD.quantize, **quantize_settings),
-        equivalence=replace(WORKLOAD.equivalence, int8=Rung(whole=strict, slices=strict)),
+        equivalence=replace(WORKLOAD.equivalence, int8=int8),
     )
     (folder / "made").mkdir()
     summary = step._make(

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from penstock.bundle import stable_form
 from penstock.stats.comparison import compare, finite, judge, worst
 from penstock.stats.slices import ALL
-from penstock.verdict import Outcome, Verdict
+from penstock.verdict import Check, Outcome, Verdict
 from penstock.workload import Limits, Rung
 
 RUNG = Rung(
@@ -99,6 +99,59 @@ def test_a_slice_too_small_to_judge_is_inconclusive():
     assert verdict(right(), right(), support=EACH + 1).outcome is Outcome.INCONCLUSIVE
 
 
+@pytest.mark.parametrize("rows", [1, 29])
+def test_all_rows_too_few_to_judge_are_inconclusive(rows: int):
+    """However well they fare, and whatever is asked: one row is no evidence of a rate."""
+    rung = Rung(whole=NOTHING, slices=NOTHING)
+    found = compare(
+        right()[:rows], right()[:rows], LABELS[:rows], {}, metric="accuracy", threshold=None
+    )
+
+    checks = list(judge("int8", found, rung, min_support=30))
+
+    assert [c.outcome for c in checks] == [Outcome.INCONCLUSIVE]
+
+
+def whole_drop(flips: int, rows: int, limit: float) -> Check:
+    """Return the check of the drop over all rows, some of them lost."""
+    after = right()
+    after[:flips] = np.roll(after[:flips], 1, axis=1)
+    lax = Limits(min_agreement=0.0, max_metric_drop=limit)
+    found = compare(
+        right()[:rows], after[:rows], LABELS[:rows], {}, metric="accuracy", threshold=None
+    )
+    checks = judge("int8", found, Rung(whole=lax, slices=lax), min_support=30)
+    return {c.name: c for c in checks}["int8 all metric drop"]
+
+
+@pytest.mark.parametrize(("rows", "outcome"), [(100, "inconclusive"), (600, "pass")])
+def test_no_row_lost_passes_only_with_the_rows_to_show_it(rows: int, outcome: str):
+    """At 1 %: a hundred rows lose none in one of eight samples of a step that loses 2 %."""
+    assert whole_drop(0, rows, 0.01).outcome == outcome
+
+
+@pytest.mark.parametrize(("flips", "outcome"), [(0, "pass"), (1, "fail")])
+def test_a_step_that_should_change_nothing_is_held_to_these_rows(flips: int, outcome: str):
+    """No number of rows at hand shows a rate of 1e-4; that no decision differs, they do."""
+    found = whole_drop(flips, 600, 1e-4)
+
+    assert found.outcome == outcome
+    assert ("no decision differs on 600 rows" in found.reason) == (not flips)
+
+
+def test_decisions_that_differ_are_not_equal_where_the_metric_is():
+    """One lost and one won: a drop of zero that says nothing of a rate."""
+    before, after = right(), right()
+    before[0], after[1] = np.roll(before[0], 1), np.roll(after[1], 1)
+    exact = Limits(min_agreement=0.0, max_metric_drop=1e-4)
+    found = compare(before, after, LABELS, {}, metric="accuracy", threshold=None)
+
+    checks = judge("onnx", found, Rung(whole=exact, slices=exact), min_support=30)
+
+    assert found[0].metric_drop == 0
+    assert [c.outcome for c in checks] == [Outcome.PASS, Outcome.INCONCLUSIVE]
+
+
 def test_a_drop_that_only_may_be_within_its_limit_is_inconclusive_overall():
     """Eighteen lost of a thousand are 1.8 %, and could be 2.7 %: no pass at 2 %."""
     after = right()
@@ -110,11 +163,21 @@ def test_a_drop_that_only_may_be_within_its_limit_is_inconclusive_overall():
     assert found["int8 class 3 metric drop"] is Outcome.PASS
 
 
-@given(PAIR, st.sampled_from([np.nan, np.inf, -np.inf]), st.booleans(), st.booleans())
+@given(
+    PAIR,
+    st.sampled_from([np.nan, np.inf, -np.inf]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 30]),
+)
 def test_with_an_output_that_is_no_number_nothing_passes(
-    pair: tuple[np.ndarray, np.ndarray, np.ndarray], value: float, left: bool, labelled: bool
+    pair: tuple[np.ndarray, np.ndarray, np.ndarray],
+    value: float,
+    left: bool,
+    labelled: bool,
+    support: int,
 ):
-    """In either step, with limits that everything keeps, and also where both have it."""
+    """In either step, with limits that all keep, where both have it, and however few rows."""
     before, after, labels = pair
     (before if left else after)[0, 1] = value
     for one, other in ((before, after), (before, before), (after, after)):
@@ -124,7 +187,7 @@ def test_with_an_output_that_is_no_number_nothing_passes(
         found = compare(one, other, given_labels, {}, metric="accuracy", threshold=None)
         rung = Rung(whole=NOTHING, slices=NOTHING)
 
-        checks = list(judge("onnx", found, rung, min_support=1, labelled=labelled))
+        checks = list(judge("onnx", found, rung, min_support=support, labelled=labelled))
 
         assert {c.outcome for c in checks} == {Outcome.FAIL}
         assert finite("onnx", found[0]).outcome is Outcome.FAIL

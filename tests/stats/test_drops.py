@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from penstock.stats import metrics
-from penstock.stats.drops import drop
+from penstock.stats.drops import MANY, accuracy_interval, drop
 
 LOGITS = st.integers(2, 25).flatmap(
     lambda n: st.tuples(
@@ -94,6 +94,41 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says(metric: str):
         held += found.low <= true.value <= found.high
 
     assert 0.91 < held / 300 < 0.99
+
+
+@pytest.mark.parametrize("n", [30, 100, 600])
+@pytest.mark.parametrize("rates", [(0.2, 0.0), (1.0, 0.2), (3.0, 0.0), (2.0, 2.0), (0.0, 4.0)])
+def test_of_few_rows_lost_and_won_the_interval_covers_the_true_drop(
+    n: int, rates: tuple[float, float]
+):
+    """At least nineteen times in twenty, where a bootstrap sees no row lost and says: none ever."""
+    lost, won = (rate / n for rate in rates)
+    drawn = np.random.default_rng(7).multinomial(n, [lost, won, 1 - lost - won], size=4000)
+
+    intervals = [accuracy_interval(int(one), int(other), n) for one, other, _ in drawn]
+
+    held = [low <= lost - won <= high for low, high in intervals]
+    assert np.mean(held) >= 0.95
+
+
+@given(st.integers(1, 5000))
+def test_without_a_row_lost_the_bound_is_that_of_so_many_successes(n: int):
+    """The rate at which n rows all survive with the chance that is left for error; 1 of one row."""
+    low, high = accuracy_interval(0, 0, n)
+
+    assert (1 - high) ** n == pytest.approx(0.0225, rel=1e-6)
+    assert low == -high
+    assert high * n >= 0.97
+
+
+@given(st.integers(0, MANY - 2), st.integers(0, MANY), st.integers(MANY * 2, 2000))
+def test_a_row_more_that_is_lost_never_lowers_the_bounds(lost: int, won: int, n: int):
+    """While the bounds are exact."""
+    one, more = (accuracy_interval(k, won, n) for k in (lost, lost + 1))
+
+    if lost + 1 + won < MANY:
+        assert more[0] >= one[0]
+        assert more[1] >= one[1]
 
 
 def test_an_auc_of_a_single_one_has_no_interval():
