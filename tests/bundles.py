@@ -184,7 +184,10 @@ def engine(
         for name, logits_nk in outputs.items():
             np.save(folder / f"{name}.npy", logits_nk.astype(np.float32))
         backends = [*(backend(name, "run") for name in outputs), *others]
-        made_from = hash_file(int8 / "model.int8.onnx")
-        write_json(folder / "engine.json", {"backends": backends, "onnx": made_from})
+        made_from = {
+            "onnx": hash_file(int8 / "model.int8.onnx"),
+            "golden": hash_file(int8 / "golden.npz"),
+        }
+        write_json(folder / "engine.json", {"backends": backends, **made_from})
 
     return bundle(path, "engine", make).path

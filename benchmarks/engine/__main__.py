@@ -22,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from penstock import machine
+from penstock.bundle import hash_file
 from penstock.engine import isolated
 from penstock.engine.backend import KNOWN, TENSORRT, Built, State, Task
 from penstock.engine.budgets import cpu
@@ -113,10 +114,12 @@ def ways(name: str, folder: Path, built: list[Built]) -> dict[str, Answer]:
             continue
         if engine.name in TENSORRT:
             manifest = plan.read(folder / f"{engine.name}.plan.json")
-            model = TensorRTModel(folder / f"{engine.name}.plan", manifest)
+            model = TensorRTModel(
+                folder / f"{engine.name}.plan", manifest, onnx=hash_file(folder / "int8.onnx")
+            )
         else:
             provider = ONNXRUNTIME[engine.name]
-            told = options(provider, folder)
+            told = options(provider)
             model = OnnxModel(folder / "int8.onnx", provider=provider, provider_options=told)
         found[f"{engine.name} int8"] = model.run
     return found

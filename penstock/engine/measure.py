@@ -42,7 +42,7 @@ class Asked:
     """``onnxruntime`` and its siblings, ``tensorrt`` or ``tensorrt-rtx``."""
 
     floor: str
-    """Path of the graph that raw ONNX Runtime runs."""
+    """Path of the graph that raw ONNX Runtime runs; of a plan, the one that it must be made of."""
 
     beside: str | None
     """Path of another graph to run by turns with the artifact, by the same runtime as ours."""
@@ -91,17 +91,19 @@ def loader(asked: Asked) -> Callable[[], Any]:
     """Import what runs the artifact; return what loads it."""
     path = Path(asked.artifact)
     if path.suffix == ".plan":
-        from penstock.runtimes import plan, tensorrt  # noqa: PLC0415 - the import is measured
+        from penstock.bundle import hash_file  # noqa: PLC0415 - the import is measured
+        from penstock.runtimes import plan, tensorrt  # noqa: PLC0415
 
         manifest = plan.read(path.with_suffix(".plan.json"))
         tensorrt.library(manifest.backend)
-        return lambda: tensorrt.TensorRTModel(path, manifest)
+        graph = Path(asked.floor)
+        return lambda: tensorrt.TensorRTModel(path, manifest, onnx=hash_file(graph))
     from penstock.engine.backend import ONNXRUNTIME  # noqa: PLC0415
     from penstock.engine.onnxruntime import options  # noqa: PLC0415
     from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415
 
     provider = ONNXRUNTIME[asked.backend]
-    told = options(provider, path.parent)
+    told = options(provider)
     return lambda: OnnxModel(path, provider=provider, provider_options=told)
 
 

@@ -29,7 +29,8 @@ from penstock.workload import Engine, settings_of
 def run(*, workload: str, int8: Path, out: Path, now: datetime) -> None:
     """Write an engine bundle at ``out``, from the int8 bundle alone: a GPU machine needs no data.
 
-    It holds ``engine.json`` (what each backend came to, and why), ``budgets.json`` (what each
+    It holds ``engine.json`` (what each backend came to, and why, and the hashes of the graph and of
+    the golden rows that all of it is about), ``budgets.json`` (what each
     artifact costs), and per backend what it made: ``<backend>.plan`` with ``<backend>.plan.json``,
     ``<backend>.npy`` (outputs [n, k] on the golden inputs, only if it ran), ``<backend>.log``.
 
@@ -72,10 +73,13 @@ def missing(required: Sequence[str], built: Sequence[Built]) -> list[Built]:
 
 def _make(folder: Path, declared: Engine, int8: Bundle) -> Summary:
     built = [isolated.built(_task(name, folder, declared, int8)) for name in declared.backends]
-    graph = int8.file("model.int8.onnx")
     write_json(
         folder / "engine.json",
-        {"backends": [asdict(b) for b in built], "onnx": hash_file(graph)},
+        {
+            "backends": [asdict(b) for b in built],
+            "onnx": hash_file(int8.file("model.int8.onnx")),
+            "golden": hash_file(int8.file("golden.npz")),
+        },
     )
     ran = [b.name for b in built if b.state is State.RUN]
     cost = budgets.measured(int8, folder, ran, batches=batches_of(declared))

@@ -219,7 +219,7 @@ def _coverage(task: Task, manifest: PlanManifest, heard: list[Message]) -> cover
     rows = coverage.rows_of_log(m.text for m in heard)
     if not rows and manifest.gpu is not None:
         try:
-            loaded = TensorRTModel(task.file("plan"), manifest)
+            loaded = TensorRTModel(task.file("plan"), manifest, onnx=hash_file(task.onnx))
         except (NoDevice, ValueError) as e:
             raise _Stopped(f"no log tells its layers, and it does not load: {e}") from e
         rows = coverage.rows_of_inspector(loaded.layers())
@@ -230,8 +230,8 @@ def _run(task: Task, manifest: PlanManifest, layers: dict[str, Any]) -> Built:
     """Run the plan on the golden inputs, if this machine may."""
     reason = None
     try:
-        outputs = TensorRTModel(task.file("plan"), manifest).run(np.load(task.golden)["inputs"])
-        np.save(task.file("npy"), outputs)
+        model = TensorRTModel(task.file("plan"), manifest, onnx=hash_file(task.onnx))
+        np.save(task.file("npy"), model.run(np.load(task.golden)["inputs"]))
     except (NoDevice, ValueError) as e:
         reason = str(e).rstrip(".")
     return Built(

@@ -112,19 +112,27 @@ def derived(floors_db: Mapping[str, float], given: Golden, int8: Rung) -> Rung:
     return Rung(whole=whole, slices=whole, named=named)
 
 
+MADE_FROM = (
+    ("onnx", "model.int8.onnx", "engines of another int8 graph"),
+    ("golden", "golden.npz", "outputs on other golden rows"),
+)
+"""What ``engine.json`` calls it, the file of the int8 bundle, and what another one means."""
+
+
 def require_made_from(engine: Bundle, int8: Bundle) -> None:
-    """Refuse engines of another int8 graph than the one at hand.
+    """Refuse engines of another int8 graph than the one at hand, or that ran on other rows.
 
     Raises:
-        BundleError: They are.
+        BundleError: They are, or do not say of which.
     """
-    wanted: str = hash_file(int8.file("model.int8.onnx"))
-    found: str = engine.json("engine.json")["onnx"]
-    if found.removeprefix("sha256:") != wanted.removeprefix("sha256:"):
-        raise BundleError(
-            f"{engine.path} holds engines of another int8 graph ({found[:19]}…, not "
-            f"{wanted[:19]}…); run the engine stage on {int8.path}."
-        )
+    stated = engine.json("engine.json")
+    for name, file, other in MADE_FROM:
+        wanted, found = hash_file(int8.file(file)), str(stated.get(name, "not stated"))
+        if found != wanted:
+            raise BundleError(
+                f"{engine.path} holds {other} ({found[:19]}…, not {wanted[:19]}…); run the engine "
+                f"stage on {int8.path}."
+            )
 
 
 def judged(engine: Bundle, given: Golden, rung: Rung, declared: Network) -> Engines:

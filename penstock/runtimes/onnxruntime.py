@@ -21,6 +21,9 @@ _EXACT_SUMS = "session.x64quantprecision"
 With VNNI it would give the same numbers and take 1.45 times as long (onnxruntime 1.31).
 """
 
+_NOT_ON_THE_CPU = "session.disable_cpu_ep_fallback"
+"""With it, a graph of which any node would run on the CPU is not loaded."""
+
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -30,7 +33,13 @@ PROVIDERS = {
 
 
 class OnnxModel:
-    """A graph with one float32 input and one float32 output."""
+    """A graph with one float32 input and one float32 output.
+
+    With another provider than the CPU's, that it loaded proves that every node was given to that
+    provider, and that it answered proves that it ran there: what the provider cannot take, and what
+    fails as it runs, is an error and never a quiet turn to the CPU. It does not tell in which
+    precision the provider computes.
+    """
 
     def __init__(
         self,
@@ -46,12 +55,12 @@ class OnnxModel:
         Args:
             threads: Of the CPU.
             reference: Switch every optimization off.
-            provider: One of ``PROVIDERS``; what it cannot compute is left to the CPU.
+            provider: One of ``PROVIDERS``, which must take the whole graph.
             provider_options: What that provider is told.
 
         Raises:
-            ValueError: It cannot be loaded, the provider is not to be had, or it has other inputs
-                or outputs than one float32 each.
+            ValueError: It cannot be loaded, the provider is not to be had or leaves a node to the
+                CPU, or it has other inputs or outputs than one float32 each.
         """
         chosen = (PROVIDERS[provider], dict(provider_options or {}))
         self._session = _load(path, _options(threads=threads, reference=reference), chosen)
@@ -118,13 +127,14 @@ def _load(path: Path, options: Any, provider: tuple[str, dict[str, str]]) -> Any
     name = provider[0]
     if name not in ort.get_available_providers():
         raise ValueError(f"this onnxruntime has no {name}; install one that was built with it.")
-    chosen: list[Any] = [provider]
     if name != PROVIDERS["cpu"]:
-        chosen.append(PROVIDERS["cpu"])
+        options.add_session_config_entry(_NOT_ON_THE_CPU, "1")
     try:
+        # Its Python layer has a fallback of its own, at loading and when a run fails.
         session: Any = ort.InferenceSession(
-            str(path), options, providers=chosen, disabled_optimizers=_UNFAITHFUL
-        )
+            str(path), options, providers=[provider], disabled_optimizers=_UNFAITHFUL,
+            enable_fallback=0,
+        )  # fmt: skip
     except Exception as e:  # its exceptions share no base
         raise ValueError(f"{path} cannot be loaded: {e}") from e
     # A provider whose libraries do not load is dropped with a line on standard error, no more.

@@ -135,17 +135,26 @@ def hash_bytes(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def verified(path: Path, manifest: PlanManifest, here: Here) -> bytes:
+def verified(path: Path, manifest: PlanManifest, here: Here, *, onnx: str) -> bytes:
     """Return a plan's bytes once its manifest allows it here; these very bytes were checked.
 
+    Args:
+        onnx: ``sha256:`` and the hash of the graph whose answers the plan is to give.
+
     Raises:
-        PlanMismatch: They are not those that were built, or this machine must not load them.
+        PlanMismatch: They are not those that were built, they were built from another graph, or
+            this machine must not load them.
     """
     data = path.read_bytes()
     if (found := hash_bytes(data)) != manifest.plan:
         raise PlanMismatch(
             f"{path.name} was altered: its hash is {found[:19]}…, its manifest says "
             f"{manifest.plan[:19]}…; {_rebuild(manifest)}."
+        )
+    if onnx != manifest.onnx:
+        raise PlanMismatch(
+            f"{path.name} was built from another graph: its manifest says {manifest.onnx[:19]}…, "
+            f"the graph it is to stand for is {onnx[:19]}…; {_rebuild(manifest, onnx)}."
         )
     if wrong := mismatches(manifest, here):
         raise PlanMismatch(" ".join(wrong))
@@ -157,10 +166,11 @@ def mismatches(manifest: PlanManifest, here: Here) -> list[str]:
     return [*_library(manifest, here), *_device(manifest, here)]
 
 
-def _rebuild(manifest: PlanManifest) -> str:
+def _rebuild(manifest: PlanManifest, onnx: str | None = None) -> str:
+    """Return what to run; ``onnx`` is the hash of another graph than the manifest's."""
     return (
         f"run the engine stage with backend {manifest.backend} on the machine that is to load it, "
-        f"from the int8 bundle whose model.int8.onnx is {manifest.onnx[:19]}…"
+        f"from the int8 bundle whose model.int8.onnx is {(onnx or manifest.onnx)[:19]}…"
     )
 
 

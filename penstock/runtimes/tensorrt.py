@@ -98,11 +98,25 @@ def this_platform() -> str:
     return f"{platform.system().lower()}-{platform.machine()}"
 
 
+def runtime(trt: Any, logger: Any, *, version_compatible: bool) -> Any:
+    """Return what loads plans, for a plan whose bytes were checked.
+
+    Plans that newer versions may load carry a runtime of their own, which runs on the host; the
+    library loads it only where that is allowed.
+    """
+    made = trt.Runtime(logger)
+    made.engine_host_code_allowed = version_compatible
+    return made
+
+
 class TensorRTModel:
     """A plan of one float32 input and one float32 output, on the first CUDA device."""
 
-    def __init__(self, path: Path, manifest: PlanManifest) -> None:
-        """Check the plan against this machine, then load it.
+    def __init__(self, path: Path, manifest: PlanManifest, *, onnx: str) -> None:
+        """Check the plan against its graph and this machine, then load it.
+
+        Args:
+            onnx: ``sha256:`` and the hash of the graph whose answers the plan is to give.
 
         Raises:
             PlanMismatch: It must not be loaded here; nothing of it was read as code.
@@ -110,13 +124,15 @@ class TensorRTModel:
             NoDevice: There is no CUDA device.
             ValueError: The library refuses the plan, or it has other inputs or outputs.
         """
-        data = plan.verified(path, manifest, here(manifest.backend))
+        data = plan.verified(path, manifest, here(manifest.backend), onnx=onnx)
         self._trt = library(manifest.backend)
         self._errors: list[str] = []
         self._logger = listening(self._trt, self._hear)
         self._device = cuda.Device()
         free = self._device.free_bytes()
-        self._runtime = self._trt.Runtime(self._logger)
+        self._runtime = runtime(
+            self._trt, self._logger, version_compatible=manifest.version_compatible
+        )
         self._engine = self._made(self._runtime.deserialize_cuda_engine(data), "plan")
         self._context = self._made(self._engine.create_execution_context(), "execution context")
         self._bind(manifest)

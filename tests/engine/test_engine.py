@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from penstock import machine, workload
 from penstock.bundle import Bundle, read
 from penstock.engine import budgets, isolated, run, step
-from penstock.engine.backend import KNOWN, Built, State, Task, backend
+from penstock.engine.backend import KNOWN, ONNXRUNTIME, Built, State, Task, backend
+from penstock.engine.onnxruntime import options
 from penstock.stage import Refused
 from penstock.workload import Engine
 from tests.bundles import NOW
@@ -79,10 +80,21 @@ def test_only_engines_that_ran_have_outputs(made: Bundle):
         assert (f"{said['name']}.npy" in made.manifest["files"]) == (said["state"] == "run")
 
 
-def test_the_bundle_names_the_graph_it_was_made_of(made: Bundle, int8: Path):
-    graph = read(int8).manifest["files"]["model.int8.onnx"]["sha256"]
+@pytest.mark.parametrize(("name", "file"), [("onnx", "model.int8.onnx"), ("golden", "golden.npz")])
+def test_the_bundle_names_the_graph_and_the_rows_it_was_made_of(
+    made: Bundle, int8: Path, name: str, file: str
+):
+    """By the hashes that the int8 bundle has of them."""
+    assert made.json("engine.json")[name] == read(int8).manifest["files"][file]["sha256"]
 
-    assert made.json("engine.json")["onnx"] == graph
+
+@pytest.mark.parametrize("provider", ONNXRUNTIME.values())
+def test_no_provider_is_told_to_write(provider: str):
+    """What lies beside a graph is a sealed bundle: no option names a place or turns a cache on."""
+    told = options(provider)
+
+    assert not [name for name, value in told.items() if "path" in name or "/" in value]
+    assert not [name for name, value in told.items() if "cache" in name and value != "False"]
 
 
 def test_another_machine_makes_another_bundle(made: Bundle):

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.engine import isolated
 from penstock.engine.backend import Built, State
-from penstock.runtimes import plan
+from penstock.runtimes import plan, tensorrt
 from penstock.runtimes.plan import PlanMismatch
 from penstock.runtimes.tensorrt import TensorRTModel
 from tests.engine import graphs
@@ -152,7 +152,18 @@ def test_a_plan_is_not_loaded_where_it_cannot_run(good: Built, folder: Path):
     manifest = plan.read(folder / f"{NAME}.plan.json")
 
     with pytest.raises(PlanMismatch, match="no NVIDIA GPU"):
-        TensorRTModel(folder / f"{NAME}.plan", manifest)
+        TensorRTModel(folder / f"{NAME}.plan", manifest, onnx=manifest.onnx)
+
+
+@pytest.mark.parametrize("compatible", [False, True])
+def test_only_a_plan_for_newer_versions_may_bring_code_for_the_host(compatible: bool):
+    """Its own runtime, without which the library refuses it."""
+    trt = tensorrt.library(NAME)
+    logger = tensorrt.listening(trt, lambda _: None)
+
+    made = tensorrt.runtime(trt, logger, version_compatible=compatible)
+
+    assert made.engine_host_code_allowed is compatible
 
 
 def test_the_log_of_the_build_is_kept(good: Built, folder: Path):

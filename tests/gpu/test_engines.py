@@ -43,7 +43,7 @@ class Engined(NamedTuple):
     golden: dict[str, np.ndarray]
 
     def model(self) -> TensorRTModel:
-        return TensorRTModel(self.path, self.manifest)
+        return TensorRTModel(self.path, self.manifest, onnx=self.manifest.onnx)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,7 +143,12 @@ def test_a_plan_of_another_machine_is_refused_before_it_is_loaded(
     engine: Engined, change: dict[str, object]
 ):
     with pytest.raises(PlanMismatch):
-        TensorRTModel(engine.path, replace(engine.manifest, **change))
+        TensorRTModel(engine.path, replace(engine.manifest, **change), onnx=engine.manifest.onnx)
+
+
+def test_a_plan_of_another_graph_is_refused(engine: Engined):
+    with pytest.raises(PlanMismatch, match="built from another graph"):
+        TensorRTModel(engine.path, engine.manifest, onnx=plan.hash_bytes(b"another"))
 
 
 def test_a_plan_that_the_library_refuses_is_a_reason(engine: Engined, tmp_path: Path):
@@ -153,7 +158,7 @@ def test_a_plan_that_the_library_refuses_is_a_reason(engine: Engined, tmp_path: 
     vouched = replace(engine.manifest, plan=plan.hash_bytes(data))
 
     with pytest.raises(ValueError, match="the library refused the plan"):
-        TensorRTModel(tmp_path / "cut.plan", vouched)
+        TensorRTModel(tmp_path / "cut.plan", vouched, onnx=vouched.onnx)
 
 
 def test_built_twice_the_outputs_agree(engine: Engined, tmp_path: Path):
@@ -194,8 +199,33 @@ def test_hardware_compatibility_is_built_or_says_why_not(tmp_path: Path, level: 
         assert found.reason
 
 
+def test_a_plan_for_newer_versions_is_loaded_by_this_one(tmp_path: Path):
+    """It brings a runtime of its own, which the library loads only where host code is allowed."""
+    if importlib.util.find_spec("tensorrt") is None:
+        pytest.skip("tensorrt is not installed here")
+    found = isolated.built(task(tmp_path, graphs.residual(), "tensorrt", version_compatible=True))
+
+    assert found.state is State.RUN, found.reason
+    assert found.manifest is not None
+    assert found.manifest["version_compatible"] is True
+
+
+@pytest.mark.parametrize("name", [n for n in ONNXRUNTIME if n != "onnxruntime"])
+def test_measuring_a_provider_leaves_the_bundle_as_it_was(tmp_path: Path, name: str):
+    """What it kept of its own beside the graph would break the bundle's seal."""
+    made = graphs.int8_bundle(tmp_path / "int8", graphs.residual())
+
+    found = budgets.measured(made, tmp_path, [name], batches=(1, 8, 64))["artifacts"][name]
+
+    if "problem" in found:
+        pytest.skip(f"{found['problem']}")
+    assert read(made.path).digest == made.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["int8"]
+
+
 @pytest.mark.parametrize("name", [n for n in ONNXRUNTIME if n != "onnxruntime"])
 def test_a_provider_on_the_gpu_computes_what_the_graph_says(tmp_path: Path, name: str):
+    """All of the graph on it: what leaves a layer to the CPU is not built, and says so."""
     found = isolated.built(task(tmp_path, graphs.residual(), name))
     if found.state is State.NOT_BUILT:
         pytest.skip(f"{found.reason}")

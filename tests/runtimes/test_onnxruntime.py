@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock.runtimes.onnxruntime import OnnxModel
+from penstock.runtimes.onnxruntime import PROVIDERS, OnnxModel
 from tests.packages import graph
 
 INPUTS = np.random.default_rng(5).normal(0, 1, (17, 1, 8, 8)).astype(np.float32)
@@ -56,6 +58,26 @@ def test_an_input_of_another_kind_is_refused(path: Path, wrong: np.ndarray):
     """Another type or number of axes is refused by name before the runtime sees it."""
     with pytest.raises(ValueError, match=r"'image' got .*float32 with 4 was wanted"):
         OnnxModel(path).run(wrong)
+
+
+def test_a_provider_that_leaves_the_layers_to_the_cpu_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Registered and first in the list, it would give a CPU's answers under its own name."""
+    registered = "AzureExecutionProvider"
+    if registered not in ort.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {registered}, which starts and computes no layer")
+    monkeypatch.setitem(PROVIDERS, "remote", registered)
+
+    with pytest.raises(ValueError, match="assigned to the default CPU EP"):
+        OnnxModel(path, provider="remote")
+
+
+def test_a_run_that_fails_is_not_tried_again_on_the_cpu(path: Path):
+    """ONNX Runtime's Python layer would go on there with a printed line and no error."""
+    session: Any = OnnxModel(path)._session
+
+    assert not session._enable_fallback
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path):

@@ -14,6 +14,7 @@ from penstock.runtimes import plan
 from penstock.runtimes.plan import Here, PlanManifest, PlanMismatch, mismatches
 
 GPU, OTHER_GPU = "NVIDIA L4", "NVIDIA A10"
+GRAPH = plan.hash_bytes(b"graph")
 versions = st.lists(st.integers(0, 40), min_size=2, max_size=4).map(lambda p: ".".join(map(str, p)))
 capabilities = st.sampled_from(["7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"])
 
@@ -31,7 +32,7 @@ def manifest(**over: object) -> PlanManifest:
         compute_capability="8.9",
         runs_on=("8.9",),
         plan=plan.hash_bytes(b"plan"),
-        onnx=plan.hash_bytes(b"graph"),
+        onnx=GRAPH,
         timing_cache=None,
         profiles={"image": shapes},
         precision="int8",
@@ -80,7 +81,7 @@ def test_a_plan_is_loaded_where_it_was_built(tmp_path: Path):
     (tmp_path / "a.plan").write_bytes(b"plan")
 
     assert mismatches(manifest(), home()) == []
-    assert plan.verified(tmp_path / "a.plan", manifest(), home()) == b"plan"
+    assert plan.verified(tmp_path / "a.plan", manifest(), home(), onnx=GRAPH) == b"plan"
 
 
 @pytest.mark.parametrize(
@@ -155,14 +156,24 @@ def test_an_altered_plan_is_refused_before_it_is_loaded(tmp_path: Path):
     (tmp_path / "a.plan").write_bytes(b"plam")
 
     with pytest.raises(PlanMismatch, match=r"a\.plan was altered"):
-        plan.verified(tmp_path / "a.plan", manifest(), home())
+        plan.verified(tmp_path / "a.plan", manifest(), home(), onnx=GRAPH)
 
 
 def test_a_plan_that_does_not_fit_here_is_refused(tmp_path: Path):
     (tmp_path / "a.plan").write_bytes(b"plan")
 
     with pytest.raises(PlanMismatch, match="no NVIDIA GPU"):
-        plan.verified(tmp_path / "a.plan", manifest(), home(gpu=None))
+        plan.verified(tmp_path / "a.plan", manifest(), home(gpu=None), onnx=GRAPH)
+
+
+def test_a_plan_of_another_graph_is_refused_and_the_right_one_is_named(tmp_path: Path):
+    """On its own machine, with its own bytes: it would give the answers of another model."""
+    (tmp_path / "a.plan").write_bytes(b"plan")
+    served = plan.hash_bytes(b"another graph")
+
+    with pytest.raises(PlanMismatch, match=r"a\.plan was built from another graph") as refused:
+        plan.verified(tmp_path / "a.plan", manifest(), home(), onnx=served)
+    assert f"from the int8 bundle whose model.int8.onnx is {served[:19]}" in str(refused.value)
 
 
 @pytest.mark.parametrize(
