@@ -51,10 +51,11 @@ def network(name: str) -> Any:
 
 
 def graphs(name: str, folder: Path, *, largest: int) -> np.ndarray:
-    """Write the fp32 graph, the int8 graph and golden inputs; return the inputs [n, ...]."""
+    """Write the fp32 graph, both int8 graphs and golden inputs; return the inputs [n, ...]."""
     import onnx
     import torch
 
+    from penstock.quantize import cpu as cpu_form
     from penstock.quantize import graph
     from penstock.quantize.ranges import observe
     from penstock.quantize.simplify import simplify
@@ -78,6 +79,8 @@ def graphs(name: str, folder: Path, *, largest: int) -> np.ndarray:
     names = graph.tensors(graph.layers(model))
     ranges = {n: seen.amax for n, seen in observe(model, names, inputs_n[:16]).items()}
     onnx.save(graph.quantize(model, ranges), folder / "int8.onnx")
+    served = cpu_form.quantize(model, cpu_form.observe(model, inputs_n[:16]), ranges)
+    onnx.save(served, folder / "int8-cpu.onnx")
     np.savez(folder / "golden.npz", inputs=inputs_n)
     return inputs_n
 
@@ -109,6 +112,7 @@ def ways(name: str, folder: Path, built: list[Built]) -> dict[str, Answer]:
 
     found = torches(name)
     found["onnxruntime fp32"] = OnnxModel(folder / "fp32.onnx").run
+    found["onnxruntime int8-cpu"] = OnnxModel(folder / "int8-cpu.onnx").run
     for engine in built:
         if engine.state is not State.RUN:
             continue
