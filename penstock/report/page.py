@@ -258,7 +258,7 @@ def _cost(found: Record) -> list[str]:
         *(f"{b['latency_p50_ms']:.2f} / {b['latency_p99_ms']:.2f}" for b in found["batches"]),
         f"{found['throughput_per_s']:,.0f}",
         f"{found['peak_memory_mb']:.0f} MB",
-        "× " + f"{found['batches'][1]['to_floor']:.2f}",
+        f"×&nbsp;{found['batches'][1]['to_floor']:.2f}",
     ]
 
 
