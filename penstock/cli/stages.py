@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
+
+from penstock.stage import parse
 
 STAGES = (
     "features",
@@ -23,6 +28,30 @@ STAGES = (
     "register",
 )
 """Stages that take folders and leave a folder; releasing is ``penstock run``."""
+
+
+class Readable(io.TextIOBase):
+    """Passes text on; what a stage says for the runner becomes a line for people."""
+
+    def __init__(self, out: TextIO) -> None:
+        """Write to ``out``."""
+        self._out, self._rest = out, ""
+
+    def write(self, text: str) -> int:
+        """Take a piece of output, which may end in the middle of a line."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            told = parse(line)
+            reused = "reused, " if told and told.reused else ""
+            plain = f"{told.stage}: {told.outcome}: {reused}{told.line}" if told else line
+            self._out.write(plain + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what there is, a line that has no end included."""
+        self._out.write(self._rest)
+        self._rest = ""
+        self._out.flush()
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,7 +69,10 @@ def _verb(stage: str) -> Callable[..., None]:
     def verb(**given: Any) -> None:
         if given["out"].exists():
             raise ValueError(f"{given['out']} exists; name a folder that does not.")
-        said = step.run(**given, now=datetime.now(UTC))
+        readable = Readable(sys.stdout)
+        with redirect_stdout(readable):  # pyright: ignore[reportArgumentType]
+            said = step.run(**given, now=datetime.now(UTC))
+        readable.flush()
         if said is not None:
             typer.echo(said)
 

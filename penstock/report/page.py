@@ -113,7 +113,7 @@ def _sections(record: Record) -> list[str]:
         _section(record, "Data", "data_verdict", _data),
         _section(record, "Training", "model", _training),
         _section(record, "Quantization", "int8", _quantized),
-        _section(record, "Engines and what they cost", "engine", _built),
+        _section(record, "What the graphs cost", "engine", _built),
         _section(record, "Equivalence ladder", "ladder", _ladder),
         _section(record, "Gate", "verdict", _gate),
         *([_section(record, "Served features", "skew", _skew)] if served else []),
@@ -232,20 +232,20 @@ def _quantized(bundle: Bundle) -> str:
         for layer in found["layers"]
     ]
     head = ["layer", "operation", "signal to noise", "metric drop", ""]
-    return said + _table(head, rows)
+    more = "".join(
+        f"<p>On a CPU {escape(layer)} stays in float too: {escape(why)}.</p>"
+        for layer, why in found["cpu"]["why"].items()
+    )
+    return said + _table(head, rows) + more
 
 
 def _built(bundle: Bundle) -> str:
-    document, cost = bundle.json("engine.json"), bundle.json("budgets.json")
-    states = [
-        [escape(b["name"]), escape(b["state"]), escape(b["reason"] or "")]
-        for b in document["backends"]
-    ]
+    cost = bundle.json("budgets.json")
     sizes = [f"p50 / p99 ms, batch {size}" for size in cost["batches"]]
     head = ["artifact", "first answer", "settled", *sizes, "a second", "memory", "to raw"]
     rows = [[escape(name), *_cost(found)] for name, found in cost["artifacts"].items()]
     said = f"<p>{escape(cost['int8_on_cpu']['said'])}. Raw: {escape(cost['floor'])}.</p>"
-    return _table(["engine", "", ""], states) + _table(head, rows) + said
+    return _table(head, rows) + said
 
 
 def _cost(found: Record) -> list[str]:

@@ -72,6 +72,8 @@ def test_a_stage_is_repeated_by_hand(tmp_path: Path):
     refused = penstock(tmp_path, *arguments, str(tmp_path / "b"), "--snapshot", str(small))
 
     assert passed.returncode == 0, passed.stderr
+    assert "datachecks: pass: " in passed.stdout
+    assert "::penstock" not in passed.stdout + refused.stdout
     assert read(tmp_path / "a", kind="data-verdict").summary.outcome == "pass"
     assert refused.returncode == 3
     assert "3 rows, at least 500" in refused.stderr

@@ -25,7 +25,7 @@ SECTIONS = (
     "Data",
     "Training",
     "Quantization",
-    "Engines and what they cost",
+    "What the graphs cost",
     "Equivalence ladder",
     "Gate",
     "Release",

@@ -34,15 +34,15 @@ def test_making_batches_ahead_changes_nothing(n: int, epoch: int, prefetch: int)
     assert made(n, epoch, prefetch=prefetch) == made(n, epoch)
 
 
-@given(n=st.integers(4, 40), epoch=st.integers(1, 5), data=st.data())
+@given(n=st.integers(4, 40), epoch=st.integers(1, 5), prefetch=st.integers(0, 3), data=st.data())
 def test_an_epoch_that_is_gone_on_with_is_the_rest_of_the_whole(
-    n: int, epoch: int, data: st.DataObject
+    n: int, epoch: int, prefetch: int, data: st.DataObject
 ):
     """What came before decides nothing of a later batch."""
     whole = made(n, epoch)
     after = data.draw(st.integers(0, len(whole)))
 
-    assert made(n, epoch, after=after) == whole[after:]
+    assert made(n, epoch, after=after, prefetch=prefetch) == whole[after:]
 
 
 @given(n=st.integers(8, 40), epoch=st.integers(1, 5), world=st.sampled_from([2, 4]))

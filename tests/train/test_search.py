@@ -47,6 +47,13 @@ def test_the_same_seed_finds_the_same_and_another_looks_elsewhere():
     assert [t.parameters for t in first] != [t.parameters for t in other]
 
 
+def test_no_trial_is_done_twice():
+    """Each draws anew; one seed for all would try the same values again and again."""
+    _, trials = run()
+
+    assert len({t.parameters["learning_rate"] for t in trials}) == SEARCH.trials
+
+
 def test_the_best_trial_decides_and_nothing_else_changes():
     """Its parameters have the types of the fields they are for."""
     best, trials = run()
