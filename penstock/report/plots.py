@@ -145,12 +145,19 @@ def reliability(found: Document) -> str:
     with mpl.rc_context(PLAIN):
         figure, (axis,) = _figure([1], height=2.9)
         predicted = [b["predicted"] for b in bins]
-        most = max([*predicted, *(b["happened"] for b in bins), 0.01]) * 1.05
-        axis.plot([0, most], [0, most], color=GREY, lw=1, ls="--", label="perfect")
+        happened = [b["happened"] for b in bins]
+        reach = [2 * math.sqrt(b["predicted"] * (1 - b["predicted"]) / b["n"]) for b in bins]
+        # A share does not reach beyond none and all.
+        below = [min(r, h) for r, h in zip(reach, happened, strict=True)]
+        above = [min(r, 1 - h) for r, h in zip(reach, happened, strict=True)]
+        ends = [min([*predicted, *happened]), max([*predicted, *happened])]
+        room = max(0.02, 0.1 * (ends[1] - ends[0]))
+        low, high = max(0.0, ends[0] - room), min(1.0, ends[1] + room)
+        axis.plot([low, high], [low, high], color=GREY, lw=1, ls="--", label="perfect")
         axis.errorbar(
             predicted,
-            [b["happened"] for b in bins],
-            yerr=[2 * math.sqrt(b["predicted"] * (1 - b["predicted"]) / b["n"]) for b in bins],
+            happened,
+            yerr=[below, above],
             fmt="o-",
             ms=4,
             color=BLUE,
