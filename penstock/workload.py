@@ -11,6 +11,63 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from penstock.policy import (
+    About,
+    AtLeast,
+    AtMost,
+    Behaviour,
+    Costs,
+    Direction,
+    Invariance,
+    LeastCost,
+    MinimumFunctionality,
+    NoWorse,
+    Rule,
+    Sensitive,
+    Slice,
+    check_rules,
+)
+
+__all__ = [
+    "EXACT",
+    "About",
+    "Approval",
+    "AtLeast",
+    "AtMost",
+    "Behaviour",
+    "Calibrator",
+    "Column",
+    "Costs",
+    "DataRules",
+    "Dataset",
+    "Direction",
+    "Drift",
+    "Engine",
+    "Equivalence",
+    "Export",
+    "Found",
+    "Freshness",
+    "Invariance",
+    "LeastCost",
+    "Limits",
+    "MinimumFunctionality",
+    "Network",
+    "NoWorse",
+    "OnStale",
+    "Quantize",
+    "Rollout",
+    "Rule",
+    "Rung",
+    "Search",
+    "Searched",
+    "Sensitive",
+    "Slice",
+    "Training",
+    "TrainingPrecision",
+    "UnknownWorkload",
+    "Workload",
+]
+
 
 def _positive(owner: str, **numbers: float) -> None:
     for name, number in numbers.items():
@@ -124,29 +181,6 @@ class DataRules:
 
     freshness: tuple[Freshness, ...] = ()
     """How old features may be, when the snapshot is taken and when they are served."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A named part of the rows that is judged on its own: rows whose column is as it says.
-
-    Limits join with *and*; ``low`` belongs to the slice, ``high`` does not.
-    """
-
-    name: str
-    column: str
-    low: float | None = None
-    high: float | None = None
-    among: tuple[int | str, ...] | None = None
-    missing: bool = False
-    """Rows whose value is missing, and no other condition."""
-
-    def __post_init__(self) -> None:
-        limited = (self.low, self.high, self.among) != (None, None, None)
-        if limited == self.missing:
-            raise ValueError(
-                f"Slice {self.name!r} needs either limits (low, high, among) or missing=True."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,38 +414,6 @@ class Equivalence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtLeast:
-    """The metric's lower confidence bound must reach the value."""
-
-    metric: str
-    value: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtMost:
-    """The measured number must not exceed the value: ``latency_p99_ms``, ``peak_memory_mb``.
-
-    Of the artifact that serves, at the usual batch size, from the budgets of the engine stage.
-    """
-
-    metric: str
-    value: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoWorse:
-    """Non-inferiority: the challenger loses less than ``margin`` to the champion."""
-
-    metric: str
-    margin: float
-    slices: bool = False
-    """Ask it of every slice, each at an equal part of the error level."""
-
-
-Rule = AtLeast | AtMost | NoWorse
-
-
-@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """How a version reaches users: steps, patience, and what each step must show."""
 
@@ -500,6 +502,13 @@ class Dataset:
 METRICS = ("accuracy", "auc")
 
 
+class Approval(StrEnum):
+    """Who lets a version of a workload forward besides its evidence."""
+
+    AUTOMATIC = "automatic"
+    PERSON = "person"  # signs the feature contract; a regulated use
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network(Dataset):
     """The network of one model: what it decides, how it is trained and made small and fast."""
@@ -538,8 +547,29 @@ class Workload(Network):
 
     gate: tuple[Rule, ...]
     rollout: Rollout
+    about: About
     serve: str = "int8"
     """Which graph serves: ``onnx`` or ``int8``. The gate scores this one."""
+
+    behaviours: tuple[Behaviour, ...] = ()
+    """What the model must do to rows changed on purpose, and on plain cases."""
+
+    costs: Costs | None = None
+    """Of wrong decisions; ``threshold`` follows from them."""
+
+    sensitive: tuple[Sensitive, ...] = ()
+    favourable: int = 1
+    """The decision that is good for whom it is about; fairness compares who gets it."""
+
+    min_support: int = 30
+    """Rows a slice, group or behaviour needs before it is judged; with fewer it is inconclusive."""
+
+    recorded: bool = False
+    """The data are a recording that gets no newer: their age counts from when they were taken."""
+
+    approval: Approval = Approval.AUTOMATIC
+    retention: timedelta = timedelta(days=365)
+    """How long the record of a version is kept after it was retired."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -547,6 +577,28 @@ class Workload(Network):
             raise ValueError(f"Workload.serve is {self.serve!r}; it must be 'onnx' or 'int8'.")
         if not self.gate:
             raise ValueError(f"workload {self.name!r} declares no gate; add at least one rule.")
+        if not self.owner.strip():
+            raise ValueError(f"workload {self.name!r} has no owner; name who answers for it.")
+        object.__setattr__(self, "approval", Approval(self.approval))
+        if self.costs is not None and self.threshold != self.costs.threshold:
+            raise ValueError(
+                f"Workload.threshold is {self.threshold}, but its costs are least "
+                f"from {self.costs.threshold:g} on; declare threshold=COSTS.threshold, or mend the "
+                "costs."
+            )
+        if not 0 <= self.favourable < self.classes:
+            raise ValueError(f"Workload.favourable is {self.favourable}; it is a class.")
+        _positive(
+            "Workload", min_support=self.min_support, retention_s=self.retention.total_seconds()
+        )
+        classes = 0 if self.threshold is not None else self.classes
+        check_rules(
+            self.gate,
+            classes=self.classes,
+            costs=self.costs,
+            sensitive=self.sensitive,
+            slices=len(self.slices) + classes,
+        )
 
 
 def served_graph(declared: Workload) -> str:
@@ -631,7 +683,9 @@ def sources(stage: str, name: str) -> list[Path]:
     that a new rollout policy does not train a new model.
     """
     library = Path(__file__).resolve().parent
-    shared = [library / m for m in ("workload.py", "verdict.py", "bundle.py", "stage.py")]
+    shared = [
+        library / m for m in ("workload.py", "policy.py", "verdict.py", "bundle.py", "stage.py")
+    ]
     below = [library / m for m in _BELOW.get(stage, ())]
     own = [p for p in (root() / "workloads" / name).glob("*.py") if p.name != "workload.py"]
     repo = definitions(name) if stage == "features" else []

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from penstock.workload import (
+    About,
     AtLeast,
     AtMost,
     Column,
@@ -66,4 +67,22 @@ WORKLOAD = Workload(
         evidence_timeout=timedelta(days=2),
     ),
     serve="int8",
+    # The captures are always the same ones.
+    recorded=True,
+    about=About(
+        purpose="Read one handwritten digit from an image of 8×8 grey values.",
+        methodology=(
+            "A small residual network, of which the int8 graph serves: images are where int8 saves "
+            "most and where its harm is easiest to see."
+        ),
+        assumptions=(
+            "One digit fills the image, upright, dark ink as large values.",
+            "Captures come from hands like those of the training writers.",
+        ),
+        limitations=(
+            "Eight by eight pixels leave some digits undecidable for people too.",
+            "It has no answer for an image that holds no digit: it names one nevertheless.",
+        ),
+        out_of_scope=("Reading amounts or names on documents.",),
+    ),
 )
