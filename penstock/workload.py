@@ -676,18 +676,23 @@ def part(name: str, module: str) -> ModuleType:
     return importlib.import_module(f"workloads.{name}.{module}")
 
 
+BEHAVIOUR = "behaviour.py"
+"""A workload's changes and cases for behavioural tests."""
+
+
 def sources(stage: str, name: str) -> list[Path]:
     """Return the source files and folders that decide what a stage makes for a workload.
 
     The declaration itself is left out: what a stage uses of it enters its recipe as settings, so
-    that a new rollout policy does not train a new model.
+    that a new rollout policy does not train a new model. Behaviours are the gate's alone.
     """
     library = Path(__file__).resolve().parent
     shared = [
         library / m for m in ("workload.py", "policy.py", "verdict.py", "bundle.py", "stage.py")
     ]
     below = [library / m for m in _BELOW.get(stage, ())]
-    own = [p for p in (root() / "workloads" / name).glob("*.py") if p.name != "workload.py"]
+    apart = {"workload.py"} if stage == "gate" else {"workload.py", BEHAVIOUR}
+    own = [p for p in (root() / "workloads" / name).glob("*.py") if p.name not in apart]
     repo = definitions(name) if stage == "features" else []
     return [library / stage, *shared, *below, *sorted(own), *repo]
 
@@ -704,8 +709,8 @@ _BELOW = {
     "quantize": ("runtimes", "stats"),
     "engine": ("runtimes", "stats"),
     "equivalence": ("runtimes", "stats"),
-    "gate": ("runtimes", "stats"),
-    "register": ("runtimes",),
+    "gate": ("runtimes", "stats", "report"),
+    "register": ("runtimes", "stats", "report"),
 }
 """What each stage uses of the packages below the stages."""
 

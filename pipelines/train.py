@@ -30,9 +30,7 @@ def pipeline(workload: str):  # noqa: ANN201 - kfp's pipeline object has no publ
         display_name=f"Train {workload}",
         description="From point-in-time features to a registered version, through every gate",
     )
-    def train_pipeline(
-        seed: int = 0, champion: str = "", rehearsal: str = "", actor: str = "pipeline"
-    ) -> None:
+    def train_pipeline(seed: int = 0, champion: str = "", rehearsal: str = "") -> None:
         """Carry one candidate from features to the registry, or say why not."""
         data = features(workload=workload)
         snapshot = data.outputs["snapshot"]
@@ -68,8 +66,8 @@ def pipeline(workload: str):  # noqa: ANN201 - kfp's pipeline object has no publ
             register(
                 **evidence,
                 verdict=judged.outputs["verdict"],
+                champion=champion,
                 rehearsal=rehearsal,
-                actor=actor,
             ).set_caching_options(False)
         with dsl.If(judged.outputs["Output"] == "reject", name="reject"):
             reject(verdict=judged.outputs["verdict"]).set_caching_options(False)

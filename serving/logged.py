@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
 from serving.hardened import App, Message, Receive, Scope, Send
 from serving.prediction_log import PredictionLog
@@ -32,7 +31,7 @@ class Seen:
         self.arm = _kept(headers.get("x-rollout-arm"))
         shadow = headers.get("x-rollout-shadow") == "1"
         self.mirrored = shadow or headers.get("host", "").split(":")[0].endswith("-shadow")
-        self.features: NDArray[np.float32] | None = None
+        self.features: pa.Table | None = None
         self.label: list[int] | None = None
         self.probability: list[float] | None = None
 

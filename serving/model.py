@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
@@ -13,9 +14,17 @@ from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.dataplane import DataPlane
 from numpy.typing import NDArray
 
+from penstock.request import Feature
 from serving.faults import Fault
 from serving.logged import CURRENT
-from serving.package import Served, parse_rows, refuse_other_than_numbers
+from serving.package import Served
+from serving.reading import (
+    Numbers,
+    from_instances,
+    from_tensors,
+    refuse_other_names,
+    refuse_other_than_numbers,
+)
 
 OUTPUTS = ("label", "probability")
 
@@ -36,9 +45,11 @@ class PackageModel(Model):
         return True
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """Return the v2 metadata of the input."""
-        contract = self._served.contract
-        return [{"name": contract.feature, "datatype": "FP32", "shape": [-1, contract.width]}]
+        """Return the v2 metadata of the inputs, each with the type it is best sent as."""
+        return [
+            {"name": feature.name, "datatype": feature.datatype, "shape": feature.shape}
+            for feature in self._served.contract.features
+        ]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the v2 metadata of the outputs."""
@@ -52,55 +63,58 @@ class PackageModel(Model):
         self,
         payload: Payload,
         headers: Mapping[str, str] | None = None,  # noqa: ARG002 - KServe passes it
-    ) -> tuple[Payload, NDArray[np.float32]]:
+    ) -> tuple[Payload, pa.Table]:
         """Return the request with its rows, checked.
 
         Raises:
             InvalidInput: Anything about them is wrong; the text names the field.
         """
         try:
-            return payload, parse_rows(self._values(payload), self._served.contract)
+            return payload, self._rows(payload)
         except ValueError as e:
             raise InvalidInput(str(e)) from e
 
-    def _values(self, payload: object) -> Any:
-        name = self._served.contract.feature
+    def _rows(self, payload: object) -> pa.Table:
+        contract = self._served.contract
         if isinstance(payload, InferRequest):
-            given = [i.name for i in payload.inputs]
-            if given != [name]:
-                raise ValueError(f"inputs {given} came, one input {name!r} was wanted")
+            names = [given.name for given in payload.inputs]
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{repeated[0]}: came {names.count(repeated[0])} times")
+            refuse_other_names(names, contract)
             if unknown := _wanted(payload) - set(OUTPUTS):
                 raise ValueError(f"outputs {sorted(unknown)} are not among {list(OUTPUTS)}")
-            return _tensor(payload.inputs[0])
+            features = {feature.name: feature for feature in contract.features}
+            tensors = {given.name: _tensor(given, features[given.name]) for given in payload.inputs}
+            return from_tensors(tensors, contract)
         if not isinstance(payload, dict) or "instances" not in payload:
             raise ValueError('the body must be an object with "instances", a list of rows')
-        return payload["instances"]
+        return from_instances(payload["instances"], contract)
 
     async def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
-        payload: tuple[Payload, NDArray[np.float32]],
+        payload: tuple[Payload, pa.Table],
         headers: Mapping[str, str] | None = None,  # noqa: ARG002 - KServe passes it
     ) -> dict[str, Any] | InferResponse:
         """Return labels and probabilities in the protocol of the request."""
-        request, rows_nd = payload
+        request, rows = payload
         seen = CURRENT.get()
         fault = self._fault
         if seen is not None:
-            seen.features = rows_nd
+            seen.features = rows
             if fault is not None and not fault.concerns(mirrored=seen.mirrored, arm=seen.arm):
                 fault = None
             if fault is not None:
                 await fault.before(seen.request_id)
-        probability_nk = softmax(self._served.logits(rows_nd))
-        labels = [int(label) for label in probability_nk.argmax(axis=1)]
+        contract = self._served.contract
+        probability_nk = softmax(self._served.logits(rows))
+        labels = decided(probability_nk, threshold=contract.threshold)
         if seen is not None:
             if fault is not None:
-                classes = self._served.contract.classes
-                labels = [fault.label(label, classes, seen.request_id) for label in labels]
+                labels = [fault.label(n, contract.classes, seen.request_id) for n in labels]
             seen.label = labels
             chosen = probability_nk[np.arange(len(labels)), labels]
             seen.probability = [round(float(p), 6) for p in chosen]
-        return self._answer(request, labels, probability_nk)
+        return self._answer(request, labels, probability_nk.astype(np.float32))
 
     def _answer(
         self, request: Payload, labels: list[int], probability_nk: NDArray[np.float32]
@@ -126,17 +140,20 @@ def _wanted(request: InferRequest) -> set[str]:
     return {output.name for output in request.request_outputs or ()}
 
 
-def _tensor(given: InferInput) -> NDArray[Any]:
+def _tensor(given: InferInput, feature: Feature) -> Numbers:
     """Return a v2 input as an array of the shape it states.
 
     Raises:
-        ValueError: Not FP32, not numbers, or not as many as the shape says.
+        ValueError: Not the type, not numbers, or not as many as the shape says.
     """
-    if given.datatype != "FP32":
-        raise ValueError(f"{given.name}: {given.datatype} came, FP32 was wanted")
+    allowed = ("FP32",) if feature.length is not None else ("FP32", "FP64", "INT64")
+    if given.datatype not in allowed:
+        raise ValueError(f"{given.name}: {given.datatype} came, {' or '.join(allowed)} was wanted")
     if any(size < 0 for size in given.shape):
         raise ValueError(f"{given.name}: shape {given.shape} has a negative size")
-    refuse_other_than_numbers(given.data, given.name)
+    kinds = refuse_other_than_numbers(given.data, feature)
+    if given.datatype == "INT64" and not kinds <= {int}:
+        raise ValueError(f"{given.name}: fractions or nulls came as INT64; send them as FP64")
     try:
         with np.errstate(over="ignore"):
             return given.as_numpy()
@@ -167,7 +184,15 @@ async def answer_refusal(_request: Request, refusal: Exception) -> JSONResponse:
     return JSONResponse({"error": str(refusal)}, status_code=status)
 
 
-def softmax(logits_nk: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits_nk: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return probabilities [n, classes] that sum to one in each row."""
-    shifted = np.exp(logits_nk - logits_nk.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    logits = logits_nk.astype(np.float64)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def decided(probability_nk: NDArray[np.float64], *, threshold: float | None) -> list[int]:
+    """Return the label of each row: as the gate decided, which scipy keeps out of this image."""
+    if threshold is None:
+        return probability_nk.argmax(axis=1).tolist()
+    return (probability_nk[:, 1] >= threshold).astype(np.int64).tolist()

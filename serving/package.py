@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock import workload as workloads
 from penstock.bundle import read
+from penstock.request import Contract, request_input
 from penstock.runtimes.onnxruntime import OnnxModel
+from serving.reading import from_instances
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
 ROUNDS = 50
 SETTLED = 1.2
 """A batch size is warm when the last calls take at most this times the quickest of them."""
@@ -25,18 +24,6 @@ WINDOW = 5
 
 class NotServable(RuntimeError):
     """The package must not serve; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contract:
-    """What a request must hold."""
-
-    workload: str
-    classes: int
-    feature: str
-    width: int
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,32 +44,32 @@ class Served:
 
         Raises:
             BundleError: A file is missing or altered.
+            NotServable: It has no golden requests.
         """
-        self._bundle = read(path, kind="package")
-        document = self._bundle.json("serving.json")
-        self.contract = Contract(
-            workload=document["workload"],
-            classes=document["classes"],
-            feature=document["features"][0],
-            width=document["width"],
-            low=document["low"],
-            high=document["high"],
-        )
-        self._transform = workloads.part(self.contract.workload, "transform").request_input
-        self._model = OnnxModel(self._bundle.file("model.onnx"))
+        bundle = read(path, kind="package")
+        self.contract = Contract.from_dict(bundle.json("serving.json"))
+        self._input = request_input(self.contract.workload)
+        self._model = OnnxModel(bundle.file("model.onnx"))
+        golden = bundle.json("golden.json")
+        if not golden["requests"]:
+            raise NotServable("the package has no golden requests; nothing shows that it is right.")
+        held = [request["instance"] for request in golden["requests"]]
+        if self.contract.plain:
+            held = [instance[self.contract.names[0]] for instance in held]
+        self._golden = from_instances(held, self.contract)
+        self._answers_nk = np.array([request["logits"] for request in golden["requests"]])
+        self._tolerance = float(golden["tolerance"])
 
-    def logits(self, raw_nd: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits [n, classes] for raw rows [n, width]."""
-        return self._model.run(self._transform(raw_nd))
+    def logits(self, rows: pa.Table) -> NDArray[np.float32]:
+        """Return logits [n, classes] for a request's rows."""
+        return self._model.run(self._input(rows))
 
     def warm(self) -> list[Warmth]:
-        """Run every batch size until its latency settles."""
-        return [self._warm(n) for n in BATCHES]
+        """Run every batch size until its latency settles, on golden rows: real ones."""
+        return [self._warm(n) for n in batches(self.contract.rows)]
 
     def _warm(self, n: int) -> Warmth:
-        middle = (self.contract.low + self.contract.high) / 2
-        rows = np.full((n, self.contract.width), middle, np.float32)
-        rows[:, ::2] = self.contract.high
+        rows = self._golden.take(pa.array(np.arange(n) % len(self._golden)))
         taken: list[float] = []
         while len(taken) < ROUNDS:
             begun = time.perf_counter()
@@ -95,71 +82,29 @@ class Served:
         return Warmth(batch=n, first_ms=taken[0], steady_ms=steady, rounds=len(taken))
 
     def check_golden(self) -> int:
-        """Answer the golden requests and return how many there are.
+        """Answer the golden requests, each alone, and return how many there are.
 
         Raises:
-            NotServable: There is none, or an answer differs from the recorded one.
+            NotServable: An answer differs from the recorded one.
         """
-        golden: dict[str, Any] = self._bundle.json("golden.json")
-        if not golden["requests"]:
-            raise NotServable("the package has no golden requests; nothing shows that it is right.")
-        for number, request in enumerate(golden["requests"], start=1):
-            raw = np.array([request[self.contract.feature]], np.float32)
-            apart = float(np.abs(self.logits(raw)[0] - np.array(request["logits"])).max())
-            if not apart <= golden["tolerance"]:
+        count = len(self._golden)
+        for number, answer in enumerate(self._answers_nk):
+            logits = self.logits(self._golden.slice(number, 1))[0]
+            apart = float(np.abs(logits - answer).max())
+            if not apart <= self._tolerance:
                 raise NotServable(
-                    f"golden request {number} of {len(golden['requests'])} was answered otherwise "
-                    f"than recorded: {apart:.4g} apart, {golden['tolerance']:g} allowed."
+                    f"golden request {number + 1} of {count} was answered otherwise "
+                    f"than recorded: {apart:.4g} apart, {self._tolerance:g} allowed."
                 )
-        return len(golden["requests"])
+        return count
 
 
-def parse_rows(values: Any, contract: Contract) -> NDArray[np.float32]:
-    """Return request rows as an array [n, width].
+def batches(rows: int) -> list[int]:
+    """Return the batch sizes to warm: doubling, up to the most rows of a request.
 
-    Raises:
-        ValueError: Not numbers, the wrong shape, not finite, out of range, or too many rows.
+    >>> batches(64)
+    [1, 2, 4, 8, 16, 32, 64]
+    >>> batches(20)
+    [1, 2, 4, 8, 16, 20]
     """
-    name = contract.feature
-    refuse_other_than_numbers(values, name)
-    try:
-        with np.errstate(over="ignore"):
-            rows = np.asarray(values, np.float32)
-    except (TypeError, ValueError, OverflowError) as e:
-        raise ValueError(f"{name}: rows of {contract.width} numbers were wanted: {e}") from None
-    if rows.ndim != 2 or rows.shape[1] != contract.width:
-        raise ValueError(f"{name}: shape {list(rows.shape)} came, [n, {contract.width}] was wanted")
-    if not 1 <= len(rows) <= BATCHES[-1]:
-        raise ValueError(f"{name}: {len(rows)} rows came, 1 to {BATCHES[-1]} are taken at once")
-    if not np.isfinite(rows).all():
-        raise ValueError(f"{name}: holds a value that is not a finite number")
-    if rows.min() < contract.low or rows.max() > contract.high:
-        raise ValueError(
-            f"{name}: values {rows.min():g} to {rows.max():g} came, {contract.low:g} to "
-            f"{contract.high:g} are allowed"
-        )
-    return rows
-
-
-def refuse_other_than_numbers(values: Any, name: str) -> None:
-    """Refuse text and truth values in a list, or a list of rows: numpy would read them as numbers.
-
-    Raises:
-        ValueError: There is one.
-    """
-    kinds = set(map(type, _leaves(values)))
-    if others := sorted(_JSON_NAMES.get(kind, kind.__name__) for kind in kinds - {int, float}):
-        raise ValueError(f"{name}: {', '.join(others)} came, numbers were wanted")
-
-
-_JSON_NAMES = {str: "text", bool: "a truth value", type(None): "null", dict: "an object"}
-
-
-def _leaves(values: Any) -> Iterator[Any]:
-    if not isinstance(values, list):
-        return
-    for value in values:
-        if isinstance(value, list):
-            yield from value
-        else:
-            yield value
+    return [*(2**i for i in range((rows - 1).bit_length())), rows]

@@ -2,7 +2,7 @@
 
 ``predictions-<pid>.jsonl`` holds these keys: ``at`` (Unix seconds), ``request_id``, ``user``,
 ``bucket``, ``arm`` (what the edge said), ``mirrored`` (a copy whose answer is dropped), ``slot``,
-``version``, ``status`` (HTTP), ``latency_ms``, ``features`` (raw rows), ``label`` and
+``version``, ``status`` (HTTP), ``latency_ms``, ``features`` (values by name), ``label`` and
 ``probability`` (of the chosen class), one per row; what is not known is null. A line without its
 newline is still being written. ``counters.json`` beside it counts lines written and dropped.
 """
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
 from penstock.bundle import write_json
 
@@ -90,7 +90,7 @@ class PredictionLog:
     def _write(self, records: list[Mapping[str, Any]]) -> None:
         if not records:
             return
-        lines = [json.dumps(r, separators=(",", ":"), default=np.ndarray.tolist) for r in records]
+        lines = [json.dumps(r, separators=(",", ":"), default=_plain) for r in records]
         data = memoryview("".join(line + "\n" for line in lines).encode())
         done = 0
         try:
@@ -115,6 +115,21 @@ class PredictionLog:
             write_json(self._path.with_name("counters.json"), self.counts)
         except OSError:
             return  # the disk that refuses the log refuses its counts; they stay in memory
+
+
+def _plain(value: object) -> object:
+    """Return a table as values by name, and times as microseconds, as they were sent."""
+    if not isinstance(value, pa.Table):
+        raise TypeError(f"a record holds {type(value).__name__}, which no line can.")
+    return {
+        name: _numbers(column)
+        for name, column in zip(value.column_names, value.columns, strict=True)
+    }
+
+
+def _numbers(column: pa.ChunkedArray) -> list[Any]:
+    is_time = pa.types.is_timestamp(column.type)
+    return (column.cast(pa.int64()) if is_time else column).to_pylist()
 
 
 def _whole_lines(path: Path) -> int:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.bundle import Bundle, Recipe, Summary, write, write_json
+from penstock.request import Contract, Feature
 from penstock.runtimes.onnxruntime import OnnxModel
 from tests.bundles import NOW
 from workloads.digits.transform import request_input
@@ -40,19 +42,28 @@ def graph(seed: int) -> onnx.ModelProto:
     return helper.make_model(made, opset_imports=opset, ir_version=10)
 
 
+PIXELS = Feature(name="pixels", dtype="list<element: float>", length=64, low=0, high=16)
+DIGITS = Contract(workload="digits", classes=10, threshold=None, rows=64, features=(PIXELS,))
+
+
+def table(rows: np.ndarray) -> pa.Table:
+    """Return raw images [n, 64] as a request's rows."""
+    return pa.table({"pixels": pa.array(list(rows), PIXELS.arrow)})
+
+
 def make_package(path: Path, *, seed: int = 7, golden_shift: float = 0.0) -> Bundle:
     """Write a package of a linear model; ``golden_shift`` makes its golden answers wrong."""
 
     def make(folder: Path) -> Summary:
         onnx.save(graph(seed), folder / "model.onnx")
         rows = np.random.default_rng(1).integers(0, 17, (3, 64)).astype(np.float32)
-        logits = OnnxModel(folder / "model.onnx").run(request_input(rows)) + golden_shift
+        logits = OnnxModel(folder / "model.onnx").run(request_input(table(rows))) + golden_shift
         requests = [
-            {"pixels": r.tolist(), "logits": a.tolist()} for r, a in zip(rows, logits, strict=True)
+            {"instance": {"pixels": r.tolist()}, "logits": a.tolist()}
+            for r, a in zip(rows, logits, strict=True)
         ]
         write_json(folder / "golden.json", {"tolerance": 1e-3, "requests": requests})
-        contract = {"workload": "digits", "classes": 10, "features": ["pixels"], "width": 64}
-        write_json(folder / "serving.json", {**contract, "low": 0, "high": 16})
+        write_json(folder / "serving.json", DIGITS.to_dict())
         return Summary("pass", "made for a test")
 
     recipe = Recipe(kind="package", workload="digits", settings={"seed": seed})

@@ -1,4 +1,4 @@
-"""Put model, lineage, verdicts and card into the registry and the ledger."""
+"""Package, try in the real server, record in registry and ledger, admit to STAGING."""
 
 from kfp import dsl
 
@@ -15,9 +15,10 @@ def register(
     engine: dsl.Input[dsl.Model],
     equivalence: dsl.Input[dsl.Artifact],
     verdict: dsl.Input[dsl.Artifact],
+    champion: str,
     rehearsal: str,
-    actor: str,
     package: dsl.Output[dsl.Model],
+    infra_verdict: dsl.Output[dsl.Artifact],
 ) -> str:
     """Return the number of the registered version."""
     from datetime import UTC, datetime
@@ -34,8 +35,9 @@ def register(
         engine=Path(engine.path),
         equivalence=Path(equivalence.path),
         gate=Path(verdict.path),
+        champion=champion,
         rehearsal=rehearsal,
-        actor=actor,
         out=Path(package.path),
+        infra_verdict=Path(infra_verdict.path),
         now=datetime.now(UTC),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from penstock.bundle import STORE_VARIABLE
+from penstock.ledger.actors import KEY_VARIABLE, Actor
 
 VARIABLE = "PENSTOCK_HOME"
 RUN_VARIABLE = "PENSTOCK_RUN"
@@ -38,6 +40,21 @@ class Home:
         """SQLAlchemy URL of the ledger."""
         return os.environ.get("PENSTOCK_LEDGER") or f"sqlite:///{self.path / 'ledger.db'}"
 
+    def key(self) -> Path:
+        """Return the key file of whoever acts here: ``PENSTOCK_KEY``, or the home's own.
+
+        The home's own is made on first use and bears the name of the machine's user.
+        """
+        named = os.environ.get(KEY_VARIABLE)
+        if named:
+            return Path(named)
+        own = self.path / "actor.pem"
+        if not own.exists():
+            # Another process may have been faster; then its key is the home's.
+            with suppress(FileExistsError):
+                Actor.create(own, name=_user())
+        return own
+
     def runs(self) -> Path:
         """Folder of all runs."""
         return self.path / "runs"
@@ -48,12 +65,21 @@ class Home:
             STORE_VARIABLE: str(self.path / "store"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.path / 'mlflow.db'}",
             "PENSTOCK_LEDGER": self.ledger_url,
+            KEY_VARIABLE: str(self.key()),
             # The steps of a run must not phone anyone, nor draw progress bars into a log.
             "FEAST_USAGE": "False",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PYTHONHASHSEED": "0",
         }
         return {**own, **os.environ, RUN_VARIABLE: run_id}
+
+
+def _user() -> str:
+    """Return the name of the machine's user; a container may run as a number without one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "home"
 
 
 def home() -> Home:

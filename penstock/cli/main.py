@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import getpass
 import shutil
 import subprocess
 import sys
@@ -19,12 +18,15 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.bundle import BundleError
+from penstock.cli import contract, lineage, register, stages
+from penstock.cli import ledger as ledgers
 from penstock.cli import run as runs
-from penstock.cli import stages
 from penstock.cli.home import DISK_FULL, HomeError, home, locked, run_id
+from penstock.cli.retire import retire
+from penstock.cli.score import score
 from penstock.cli.screen import Screen, coloured, row, terminal
 from penstock.datachecks.served import run as run_skew
-from penstock.ledger import Ledger, LedgerError, champion
+from penstock.ledger import Actor, KeyFileError, Ledger, LedgerError, champion
 from penstock.online import OnlineError
 from penstock.online.served import read_served
 from penstock.rollout import step as rollout
@@ -41,7 +43,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-stages.add_to(app)
+registering = typer.Typer()
+registering.command()(register.reconcile)
+stages.add_to(app, register=registering)
+
+EVIDENCE = "What is known of a version"
+app.add_typer(lineage.app, name="lineage", rich_help_panel=EVIDENCE)
+app.add_typer(contract.app, name="contract", rich_help_panel=EVIDENCE)
+for verb in (lineage.reproduce, score, retire):
+    app.command(rich_help_panel=EVIDENCE)(verb)
+app.add_typer(ledgers.app, name="ledger")
 
 
 class Break(StrEnum):
@@ -100,16 +111,16 @@ def run(
     fault = None
     if break_challenger is not None:
         fault = rollout.Fault(kind=break_challenger, on=break_on)
-    asked = runs.Request(
-        workload=workload,
-        seed=seed,
-        fault=fault,
-        port=port or Plane.port(held.path) or PORT,
-        actor=getpass.getuser(),
-        release=release,
-        served=served,
-    )
     with locked(held):
+        asked = runs.Request(
+            workload=workload,
+            seed=seed,
+            fault=fault,
+            port=port or Plane.port(held.path) or PORT,
+            actor=Actor.load(held.key()),
+            release=release,
+            served=served,
+        )
         if release:
             # What could not serve in the end is said before minutes of work.
             Plane.may_serve(held.path, model=workload, port=asked.port)
@@ -269,40 +280,12 @@ def _share(
     return "a copy of every request" if slot == mirror else "no users"
 
 
-@app.command()
-def ledger(
-    workload: Annotated[str | None, typer.Option(help="Only this workload's entries.")] = None,
-    last: Annotated[int, typer.Option(help="How many entries to show.")] = 20,
-) -> None:
-    """Verify the ledger and show its newest entries.
-
-    Example: penstock ledger --last 5
-    """
-    console = terminal()
-    chain = Ledger(home().ledger_url)
-    try:
-        length = chain.verify()
-        shown = chain.entries(workload)[-last:]
-    finally:
-        chain.close()
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("entry", "at", "workload", "version", "what", "why"):
-        table.add_column(name, overflow="fold")
-    for entry in shown:
-        body = entry.body
-        what = f"{entry.kind} to {body['to']}" if "to" in body else entry.kind
-        why = str(body.get("reason") or body.get("why") or "")
-        version = "" if entry.version is None else str(entry.version)
-        table.add_row(str(entry.sequence), entry.at[:19], entry.workload, version, what, why[:90])
-    console.print(table)
-    console.print(f"{length} entries, chain whole", style="green")
-
-
 EXPECTED = (
     HomeError,
     UnknownWorkload,
     BundleError,
     OnlineError,
+    KeyFileError,
     LedgerError,
     PlaneError,
     Refused,

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -22,14 +22,14 @@ from penstock.cli.screen import Screen, tick_text
 from penstock.datachecks.served import run as run_skew
 from penstock.ledger import (
     REGISTERED,
-    Entry,
+    Actor,
     Ledger,
-    Stage,
     champion,
     package_of,
     serving_order,
-    stage_of,
 )
+from penstock.register.reconcile import follow
+from penstock.register.step import mlflow
 from penstock.rollout import step as rollout
 from penstock.verdict import Outcome
 from penstock.workload import load
@@ -49,9 +49,6 @@ EXIT = {
 REJECT = "reject"
 """The pipeline's step that fails a run whose gate is no pass."""
 
-ALIASES = "aliases"
-"""Kind of the ledger entry that says what the registry's aliases were last made to name."""
-
 OUTPUTS = {
     "snapshot": "features/snapshot",
     "data_verdict": "datachecks/data_verdict",
@@ -62,6 +59,7 @@ OUTPUTS = {
     "ladder": "equivalence/ladder",
     "verdict": "gate/verdict",
     "package": "register/package",
+    "infra": "register/infra_verdict",
 }
 """Where kfp.local leaves each stage's bundle below a run's folder."""
 
@@ -94,7 +92,7 @@ class Request:
     seed: int
     fault: rollout.Fault | None
     port: int
-    actor: str
+    actor: Actor
     release: bool = True
     served: Path | None = None
     """Log of served features that must not be skewed before a release begins."""
@@ -136,7 +134,6 @@ def _pipeline(request: Request, record: Record, root: Path, ledger: Ledger, scre
         "seed": request.seed,
         "champion": serving or "",
         "rehearsal": "" if request.fault is None else request.fault.kind,
-        "actor": request.actor,
     }
     with _process(root, record.workload, arguments) as events:
         for event in events:
@@ -245,7 +242,11 @@ def _release(
 ) -> None:
     if record.version is None:
         raise ValueError("there is no version to release")
-    images = Path(record.bundles["snapshot"]) / "holdout.parquet"
+    traffic = rollout.Traffic(
+        rows=Path(record.bundles["snapshot"]) / "holdout.parquet",
+        label=load(record.workload).label,
+        contract=Path(record.bundles["package"]) / "serving.json",
+    )
     skew = None
     if request.served is not None:
         skew = _skew(request.served, record, root, screen)
@@ -254,7 +255,7 @@ def _release(
     result = rollout.run(
         workload=record.workload,
         version=record.version,
-        traffic=rollout.Traffic(images=images),
+        traffic=traffic,
         home=held.path,
         ledger=ledger,
         fault=request.fault,
@@ -308,49 +309,13 @@ def _finish(request: Request, record: Record, root: Path, ledger: Ledger, screen
     """Mirror the ledger into MLflow's aliases, write the record, draw the report."""
     if record.version is not None:
         screen.working("aliases")
-        _mirror(record.workload, ledger, request.actor, datetime.now(UTC))
+        follow(record.workload, mlflow, ledger, actor=request.actor, now=datetime.now(UTC))
     screen.working("report")
     from penstock.report.page import write_page  # noqa: PLC0415 - draws with matplotlib: seconds
 
     record.report = str(write_page(asdict(record), root / "report.html"))
     write_json(root / "run.json", asdict(record))
     screen.stop()
-
-
-def _mirror(workload: str, ledger: Ledger, actor: str, now: datetime) -> None:
-    """Let MLflow's aliases say what the ledger says; ask MLflow only when they said another."""
-    entries = ledger.entries(workload)
-    order = serving_order(entries)
-    aliases = {
-        "champion": order[0] if order else None,
-        "standby": order[1] if len(order) > 1 else None,
-        "challenger": _challenger(entries),
-    }
-    said = [e.body for e in entries if e.kind == ALIASES]
-    if said and said[-1] == aliases:
-        return
-    from penstock.register.mlflow import MlflowRegistry  # noqa: PLC0415 - seconds to import
-
-    MlflowRegistry().point(workload, aliases)
-    ledger.append(
-        workload=workload,
-        version=order[0] if order else None,
-        kind=ALIASES,
-        body=aliases,
-        actor=actor,
-        now=now,
-    )
-
-
-def _challenger(entries: Sequence[Entry]) -> int | None:
-    waiting = [
-        e.version
-        for e in entries
-        if e.kind == REGISTERED
-        and e.version is not None
-        and stage_of(entries, e.version) in (Stage.STAGING, Stage.SHADOW, Stage.CANARY)
-    ]
-    return waiting[-1] if waiting else None
 
 
 def now() -> datetime:

@@ -54,21 +54,44 @@ class Readable(io.TextIOBase):
         self._out.flush()
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the verbs, each with the stage's first sentence as its help."""
+PANEL = "Stages, one by one"
+
+
+def add_to(app: typer.Typer, **groups: typer.Typer) -> None:
+    """Add the verbs, each with the stage's first sentence as its help.
+
+    Args:
+        groups: Of a stage that has verbs of its own, those; without one of them the stage runs.
+    """
     for stage in STAGES:
-        app.command(stage, rich_help_panel="Stages, one by one")(_verb(stage))
+        if stage not in groups:
+            app.command(stage, rich_help_panel=PANEL)(_verb(stage))
+            continue
+        verb = _verb(stage, below=True)
+        groups[stage].callback(invoke_without_command=True, help=verb.__doc__)(verb)
+        app.add_typer(groups[stage], name=stage, rich_help_panel=PANEL)
 
 
-def _verb(stage: str) -> Callable[..., None]:
+def _verb(stage: str, *, below: bool = False) -> Callable[..., None]:
+    """Return a stage's verb.
+
+    Args:
+        below: It has verbs of its own, for which its options are not asked.
+    """
     # The signatures are read from the step modules, which import no tool before they have work.
     step = importlib.import_module(f"penstock.{stage}.step")
     signature = inspect.signature(step.run, eval_str=True)
     wanted = [p for p in signature.parameters.values() if p.name != "now"]
 
     def verb(**given: Any) -> None:
-        if given["out"].exists():
-            raise ValueError(f"{given['out']} exists; name a folder that does not.")
+        if below:
+            if given.pop("ctx").invoked_subcommand is not None:
+                return
+            if missing := [f"--{n.replace('_', '-')}" for n, v in given.items() if v is None]:
+                raise ValueError(f"{stage} wants {', '.join(missing)} too; see {stage} --help.")
+        for written in (given["out"], given.get("infra_verdict")):
+            if written is not None and written.exists():
+                raise ValueError(f"{written} exists; name a folder that does not.")
         readable = Readable(sys.stdout)
         with redirect_stdout(readable):  # pyright: ignore[reportArgumentType]
             said = step.run(**given, now=datetime.now(UTC))
@@ -76,7 +99,10 @@ def _verb(stage: str) -> Callable[..., None]:
         if said is not None:
             typer.echo(said)
 
-    options = [p.replace(default=_option(p), annotation=_type(p)) for p in wanted]
+    options = [p.replace(default=_option(p, below=below), annotation=_type(p)) for p in wanted]
+    if below:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        options.insert(0, inspect.Parameter("ctx", kind, annotation=typer.Context))
     verb.__signature__ = inspect.Signature(options)  # pyright: ignore[reportFunctionMemberAccess]
     verb.__doc__ = (importlib.import_module(f"penstock.{stage}").__doc__ or "").strip()
     return verb
@@ -86,14 +112,13 @@ def _type(parameter: inspect.Parameter) -> type:
     return {Path: Path, int: int}.get(parameter.annotation, str)
 
 
-def _option(parameter: inspect.Parameter) -> Any:
+def _option(parameter: inspect.Parameter, *, below: bool) -> Any:
     name = f"--{parameter.name.replace('_', '-')}"
     optional = {
         "seed": 0,
         "champion": "",
         "reference": "",
         "rehearsal": "",
-        "actor": "command line",
     }
-    default = optional.get(parameter.name, ...)
+    default = optional.get(parameter.name, None if below else ...)
     return typer.Option(default, name)

@@ -3,106 +3,196 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from penstock.stats.intervals import paired_difference, wilson
+from penstock.gate import numbers
+from penstock.gate.evidence import Evidence, not_finite, refuse_mismatch
+from penstock.gate.parts import Finding, judge_groups, judge_slices
+from penstock.gate.rules import Limit, Question, answer, too_few
+from penstock.policy import (
+    BUDGETS,
+    DATA_AGE,
+    FAIR_FALLING,
+    FAIR_RISING,
+    RISING,
+    AtLeast,
+    AtMost,
+    LeastCost,
+    NoWorse,
+    Rule,
+)
+from penstock.stats.measures import Measures
+from penstock.stats.scored import Rows, Scored
 from penstock.verdict import Check, Outcome, Verdict
-from penstock.workload import AtLeast, AtMost, NoWorse, Rule
+from penstock.workload import Workload
 
-ALPHA = 0.05
-"""Every interval is two-sided at 1 - ALPHA, divided among the slices where there are several."""
-
-RESAMPLES = 2000
+Found = list[Finding]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """What one model made of the holdout."""
+class Judgement:
+    """The verdict of every rule, and the numbers behind it."""
 
-    labels_n: NDArray[np.int64]
-    decided_n: NDArray[np.int64]
-
-    @property
-    def right_n(self) -> NDArray[np.float64]:
-        """1 where the decision was right, else 0, shape [n]."""
-        return (self.labels_n == self.decided_n).astype(np.float64)
+    verdict: Verdict
+    numbers: dict[str, Any]
+    """What the gate keeps as ``scores.json``: plain values, every number finite or None."""
 
 
 def judge(
-    rules: tuple[Rule, ...],
-    challenger: Scores,
-    champion: Scores | None,
+    declared: Workload,
+    challenger: Scored,
+    champion: Scored | None,
     *,
+    slices: Mapping[str, Rows],
+    groups: Mapping[str, Mapping[str, Rows]],
+    validation: Scored | None,
     budget: Mapping[str, Any],
-    classes: int,
+    data_age_days: float | None,
     rng: np.random.Generator,
-) -> Verdict:
+) -> Judgement:
     """Return the verdict of every rule. Only a pass may be registered.
 
+    A rule passes when the whole interval of what it asks for lies on the good side of its limit,
+    fails when all of it lies on the bad side, and is inconclusive otherwise. Intervals are
+    two-sided at 95 %: each bound alone is wrong in 2.5 %. What could not be measured is an error.
+
     Args:
-        budget: What the artifact that will serve costs, by name of the measure.
-        champion: Scores on the same holdout; None when no version serves yet, which each rule that
+        champion: Scored on the same holdout; None when no version serves yet, which each rule that
             compares then says.
+        slices: Rows of each, shape [n]; the declared ones, and each class where it is one.
+        groups: Rows of each group, shape [n], of each sensitive attribute.
+        validation: The challenger on the validation rows, on which the threshold of least cost is
+            chosen.
+        budget: What the artifact that will serve costs, by name of the measure.
+        data_age_days: From the newest training row's event until now.
+        rng: Of all resampling: the same seed and scores give the same judgement.
 
     Raises:
-        ValueError: A rule asks for a metric that is not known, or the labels differ.
+        ValueError: Scores, slices and groups are not of one holdout and task, or a rule asks for a
+            metric that there is not.
     """
-    if champion is not None and not np.array_equal(champion.labels_n, challenger.labels_n):
-        raise ValueError(
-            "challenger and champion were scored on different labels; score both models on the "
-            "same holdout revision."
-        )
-    checks: list[Check] = []
-    for rule in rules:
-        if isinstance(rule, AtMost):
-            checks.append(judge_at_most(budget, rule))
-            continue
-        if rule.metric != "accuracy":
-            raise ValueError(f"the gate knows the metric 'accuracy', not {rule.metric!r}.")
-        if isinstance(rule, AtLeast):
-            checks.append(judge_at_least(challenger, rule))
-        elif rule.slices:
-            checks += _slices(challenger, champion, rule, classes=classes, rng=rng)
-        else:
-            checks.append(judge_no_worse(challenger, champion, rule, alpha=ALPHA, rng=rng))
-    return Verdict(tuple(checks))
+    refuse_mismatch(declared, challenger, champion, validation, slices=slices, groups=groups)
+    scores = {"": challenger, " of the champion": champion, " on validation rows": validation}
+    if broken := tuple(not_finite(scores)):
+        return Judgement(verdict=Verdict(broken), numbers=numbers.none(declared, challenger.n))
+    evidence = Evidence(
+        declared=declared,
+        challenger=challenger,
+        champion=champion,
+        slices=slices,
+        groups=groups,
+        validation=validation,
+        budget=budget,
+        data_age_days=data_age_days,
+        measures=Measures.of(challenger, champion, slices, costs=declared.costs, rng=rng),
+    )
+    found = [finding for rule in declared.gate for finding in judge_rule(evidence, rule)]
+    verdict = Verdict(tuple(finding.check for finding in found))
+    return Judgement(verdict=verdict, numbers=numbers.of(evidence, found))
 
 
-def judge_at_least(challenger: Scores, rule: AtLeast) -> Check:
+def judge_rule(evidence: Evidence, rule: Rule) -> Found:
+    """Return the answers to one rule: of all rows, and of each slice or attribute it asks of."""
+    if isinstance(rule, LeastCost):
+        return [judge_least_cost(evidence, rule)]
+    if isinstance(rule, NoWorse):
+        return judge_no_worse(evidence, rule)
+    if isinstance(rule, AtLeast):
+        return judge_at_least(evidence, rule)
+    return judge_at_most(evidence, rule)
+
+
+def judge_at_least(evidence: Evidence, rule: AtLeast) -> Found:
     """Pass when the whole interval reaches the floor, fail when none of it does."""
-    right, n = int(challenger.right_n.sum()), len(challenger.right_n)
-    low, high = wilson(right, n, alpha=ALPHA)
-    outcome = (
-        Outcome.ERROR
-        if n == 0
-        else Outcome.PASS
-        if low >= rule.value
-        else Outcome.FAIL
-        if high < rule.value
-        else Outcome.INCONCLUSIVE
-    )
-    share = right / n if n else 0.0
-    return Check(
-        name=rule.metric,
-        outcome=outcome,
-        reason=f"{share:.4f} [{low:.4f}, {high:.4f}], at least {rule.value:g}",
-        value=share,
-        limit=rule.value,
-    )
+    limit = Limit(value=rule.value, rising=True, said=f"at least {rule.value:g}")
+    if rule.metric in FAIR_RISING:
+        return judge_groups(evidence, rule.metric, limit)
+    return judge_slices(evidence, rule, limit, evidence.measures.challenger)
 
 
-def judge_at_most(budget: Mapping[str, Any], rule: AtMost) -> Check:
+def judge_at_most(evidence: Evidence, rule: AtMost) -> Found:
+    """Pass when the whole interval lies at or below the ceiling, fail when all of it is above."""
+    limit = Limit(value=rule.value, rising=False, said=f"at most {rule.value:g}")
+    if rule.metric in BUDGETS:
+        return [Finding(check=judge_budget(evidence.budget, rule), metric=rule.metric)]
+    if rule.metric == DATA_AGE:
+        check = judge_data_age(evidence.data_age_days, rule)
+        return [Finding(check=check, metric=rule.metric)]
+    if rule.metric in FAIR_FALLING:
+        return judge_groups(evidence, rule.metric, limit)
+    return judge_slices(evidence, rule, limit, evidence.measures.challenger)
+
+
+def judge_no_worse(evidence: Evidence, rule: NoWorse) -> Found:
+    """Non-inferiority: pass when the whole interval of the paired difference is within the margin.
+
+    The difference is the challenger's metric less the champion's. Worse is less where a metric is
+    better when greater, and more where it is better when smaller.
+    """
+    if evidence.champion is None:
+        reason = "no champion serves yet, so there is none to be worse than"
+        name = f"{rule.metric} no worse{' on any slice' if rule.slices else ''}"
+        check = Check(name=name, outcome=Outcome.PASS, reason=reason)
+        return [Finding(check=check, metric=rule.metric)]
+    rising = rule.metric in RISING
+    limit = Limit(
+        value=-rule.margin if rising else rule.margin, rising=rising, said=f"margin {rule.margin:g}"
+    )
+    return judge_slices(evidence, rule, limit, evidence.measures.difference)
+
+
+def judge_least_cost(evidence: Evidence, rule: LeastCost) -> Finding:
+    """Pass when the operating threshold surely costs hardly more than the best one.
+
+    The best is chosen on validation rows, so the holdout rows on which both are compared, each row
+    with itself, had no say in it.
+    """
+    declared, best = evidence.declared, evidence.best_threshold
+    if declared.costs is None:
+        raise ValueError(f"{rule}: {declared.name} declares no costs; declare what errors cost.")
+    rows = 0 if evidence.validation is None else evidence.validation.n
+    few = too_few("validation has", rows, declared.min_support)
+    question = Question(
+        name="regret of the operating threshold",
+        estimate=evidence.regret,
+        limit=Limit(value=rule.max_regret, rising=False, said=f"at most {rule.max_regret:g}"),
+        n=evidence.challenger.n,
+        unmeasured="no validation rows to choose the best threshold on; score the challenger there",
+        unseen=few if 0 < rows < declared.min_support else "",
+        note=f"best from {best:.4g}" if best is not None else "",
+        signed=True,
+    )
+    check = answer(question, min_support=declared.min_support)
+    return Finding(check=check, metric="regret")
+
+
+def judge_budget(budget: Mapping[str, Any], rule: AtMost) -> Check:
     """Pass when what was measured lies at or below the value; what was not measured is an error."""
-    numbers = {n: float(v) for n, v in budget.items() if isinstance(v, int | float)}
-    value = numbers.get(rule.metric)
-    if value is None or not math.isfinite(value):
-        why = budget.get("problem") or f"measured were {', '.join(sorted(numbers)) or 'nothing'}"
-        return Check(name=rule.metric, outcome=Outcome.ERROR, reason=why, limit=rule.value)
+    known = {n: float(v) for n, v in budget.items() if _is_number(v)}
+    if rule.metric not in known:
+        found = f"measured were {', '.join(sorted(known)) or 'nothing'}"
+        reason = f"{budget.get('problem') or found}; measure the artifact that serves"
+        return Check(name=rule.metric, outcome=Outcome.ERROR, reason=reason, limit=rule.value)
+    return _single(rule, known[rule.metric])
+
+
+def judge_data_age(age_days: float | None, rule: AtMost) -> Check:
+    """Pass when the newest training row is young enough; an unknown age is an error."""
+    if age_days is None or not math.isfinite(age_days) or age_days < 0:
+        reason = f"the age is {age_days}; give the days since the newest training row's event"
+        return Check(name=rule.metric, outcome=Outcome.ERROR, reason=reason, limit=rule.value)
+    return _single(rule, age_days)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _single(rule: AtMost, value: float) -> Check:
     return Check(
         name=rule.metric,
         outcome=Outcome.PASS if value <= rule.value else Outcome.FAIL,
@@ -110,62 +200,3 @@ def judge_at_most(budget: Mapping[str, Any], rule: AtMost) -> Check:
         value=value,
         limit=rule.value,
     )
-
-
-def judge_no_worse(
-    challenger: Scores,
-    champion: Scores | None,
-    rule: NoWorse,
-    *,
-    alpha: float,
-    rng: np.random.Generator,
-    name: str = "",
-) -> Check:
-    """Non-inferiority: pass when the whole interval of the paired difference lies above -margin."""
-    name = name or f"{rule.metric} no worse than the champion's"
-    if champion is None:
-        reason = "no champion serves yet, so there is none to be worse than"
-        return Check(name=name, outcome=Outcome.PASS, reason=reason, limit=-rule.margin)
-    if not len(challenger.right_n):
-        return Check(name=name, outcome=Outcome.ERROR, reason="no examples", limit=-rule.margin)
-    mean, low, high = paired_difference(
-        challenger.right_n, champion.right_n, alpha=alpha, resamples=RESAMPLES, rng=rng
-    )
-    outcome = (
-        Outcome.PASS
-        if low > -rule.margin
-        else Outcome.FAIL
-        if high < -rule.margin
-        else Outcome.INCONCLUSIVE
-    )
-    return Check(
-        name=name,
-        outcome=outcome,
-        reason=f"{mean:+.4f} [{low:+.4f}, {high:+.4f}], margin {rule.margin:g}",
-        value=mean,
-        limit=-rule.margin,
-    )
-
-
-def _slices(
-    challenger: Scores,
-    champion: Scores | None,
-    rule: NoWorse,
-    *,
-    classes: int,
-    rng: np.random.Generator,
-) -> Iterator[Check]:
-    for label in range(classes):
-        where = challenger.labels_n == label
-        yield judge_no_worse(
-            _of(challenger, where),
-            None if champion is None else _of(champion, where),
-            rule,
-            alpha=ALPHA / classes,
-            rng=rng,
-            name=f"{rule.metric} of class {label} no worse",
-        )
-
-
-def _of(scores: Scores, where: NDArray[np.bool_]) -> Scores:
-    return Scores(labels_n=scores.labels_n[where], decided_n=scores.decided_n[where])

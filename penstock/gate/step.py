@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle, Summary, read, write_json
-from penstock.gate.judge import ALPHA, Scores, judge
+from penstock.gate import chained, gathered
+from penstock.gate.behaviour import judge_behaviours
+from penstock.gate.judge import Judgement, judge
 from penstock.stage import carry_out, verdict_of
-from penstock.stats.intervals import wilson
+from penstock.stats import holdback
+from penstock.stats.scored import Scored
+from penstock.stats.slices import masks
 from penstock.verdict import Check, Outcome, Verdict
-from penstock.workload import Workload, task_of
+from penstock.workload import LeastCost, Workload, settings_of, task_of
 
 SEED = 20260101
 """Of the bootstrap: the same scores always give the same verdict."""
-
-AT_ONCE = 1024
-"""Holdout rows of one call, whose intermediate results are in memory together."""
 
 PROMOTE, REJECT = "promote", "reject"
 
@@ -43,12 +44,16 @@ def run(
 ) -> str:
     """Write the gate's verdict as a bundle and return ``promote`` or ``reject``.
 
+    It holds ``verdict.json``, ``scores.json`` (every number behind it), ``behaviours.json`` and the
+    report, ``report.md`` and ``report.html``.
+
     Args:
         serving: The bundle whose graph will serve (``onnx`` or ``int8``); it is the one scored.
         champion: Folder of the champion's package, or empty when no version serves yet.
 
     Raises:
-        BundleError: An input is not whole. A bad model does not raise; it is rejected.
+        BundleError: An input is not whole, or the inputs do not belong together. A bad model does
+            not raise; it is rejected.
     """
     declared = workloads.load(workload)
     inputs = {
@@ -61,49 +66,95 @@ def run(
     }
     if champion:
         inputs["champion"] = read(Path(champion), kind="package")
-    rules = [{"rule": type(rule).__name__, **vars(rule)} for rule in declared.gate]
+    chained.check(workload, inputs, serve=declared.serve)
+    age_days = gathered.data_age_days(declared, inputs["snapshot"], now=now)
     bundle = carry_out(
         "gate",
         kind="gate",
         workload=workload,
         inputs=inputs,
-        settings={"rules": rules, "seed": SEED, "task": task_of(declared)},
-        make=lambda folder: _make(folder, declared, inputs),
+        settings=_settings(declared, age_days),
+        make=lambda folder: _make(folder, declared, inputs, age_days),
         out=out,
         now=now,
     )
     return PROMOTE if verdict_of(bundle).outcome is Outcome.PASS else REJECT
 
 
-def _make(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> Summary:
+def _settings(declared: Workload, age_days: int | None) -> dict[str, Any]:
+    """Return what the gate uses of the declaration, and the age of the data.
+
+    The time of the call is in no recipe, so a kept verdict would be found whatever the time; the
+    age, which it counts for, keeps one of fresh data from speaking for the same data grown old.
+    """
+    return {
+        "rules": [{"rule": type(rule).__name__, **vars(rule)} for rule in declared.gate],
+        "behaviours": [
+            {"behaviour": type(tested).__name__, **vars(tested)} for tested in declared.behaviours
+        ],
+        "slices": [settings_of(part) for part in declared.slices],
+        "sensitive": [settings_of(attribute) for attribute in declared.sensitive],
+        "costs": None if declared.costs is None else settings_of(declared.costs),
+        "favourable": declared.favourable,
+        "min_support": declared.min_support,
+        "data_age_days": age_days,
+        "seed": SEED,
+        "serve": declared.serve,
+        "task": task_of(declared),
+    }
+
+
+def _make(
+    folder: Path, declared: Workload, inputs: Mapping[str, Bundle], age_days: int | None
+) -> Summary:
+    from penstock.report import gate as report  # noqa: PLC0415 - matplotlib; only when drawing
+
     rows = pq.read_table(inputs["snapshot"].file("holdout.parquet"))
-    inputs_n = workloads.part(declared.name, "transform").training_input(rows)
-    labels_n = rows[declared.label].to_numpy()
-    graph = inputs["serving"].file(workloads.served_graph(declared))
-    challenger = _score(graph, inputs_n, labels_n, declared)
-    champion = None
-    if "champion" in inputs:
-        champion = _score(inputs["champion"].file("model.onnx"), inputs_n, labels_n, declared)
-    budgets = inputs["engine"].json("budgets.json")["artifacts"]
+    graph = gathered.Graph(inputs["serving"].file(workloads.served_graph(declared)), declared)
+    champion, incomparable = _champion(declared, inputs, rows)
     judged = judge(
-        declared.gate,
-        challenger,
+        declared,
+        graph.scored(rows, threshold=declared.threshold),
         champion,
-        budget=budgets[workloads.served_artifact(declared)],
-        classes=declared.classes,
+        slices=masks(rows, declared),
+        groups=gathered.groups(declared, inputs["snapshot"], rows),
+        validation=_validation(declared, graph, inputs["snapshot"]),
+        budget=gathered.budget(inputs["engine"], declared),
+        data_age_days=age_days,
         rng=np.random.default_rng(SEED),
     )
-    verdict = Verdict((*_earlier(inputs), *judged.checks))
+    behaved = judge_behaviours(declared, rows, graph.answer)
+    checks = (*_earlier(inputs), *incomparable, *judged.verdict.checks, *(f.check for f in behaved))
+    verdict = Verdict(checks)
+    behaviours = [found.to_dict() for found in behaved]
     write_json(folder / "verdict.json", verdict.to_dict())
-    scores = {"challenger": challenger, "champion": champion}
-    write_json(
-        folder / "scores.json",
-        {n: _summed(s, declared.classes) if s else None for n, s in scores.items()},
+    write_json(folder / "scores.json", judged.numbers)
+    write_json(folder / "behaviours.json", behaviours)
+    page = report.gate_page(
+        declared.title, verdict, judged.numbers, behaviours, facts=_facts(inputs, age_days)
     )
-    against = "the champion" if champion else "no champion yet"
-    accuracy = float(challenger.right_n.mean())
-    line = f"accuracy {accuracy:.4f} on {len(labels_n)} holdout rows against {against}"
-    return Summary(verdict.outcome, f"{line}; {verdict.reason}")
+    report.write(folder, page)
+    return Summary(verdict.outcome, f"{_line(judged, 'champion' in inputs)}; {verdict.reason}")
+
+
+def _champion(
+    declared: Workload, inputs: Mapping[str, Bundle], rows: pa.Table
+) -> tuple[Scored | None, list[Check]]:
+    """Return the champion's scores, and an error of one that there is and cannot be scored."""
+    if "champion" not in inputs:
+        return None, []
+    try:
+        return gathered.champion(inputs["champion"], declared, rows), []
+    except gathered.Unscored as e:
+        return None, [Check(name="champion", outcome=Outcome.ERROR, reason=str(e))]
+
+
+def _validation(declared: Workload, graph: gathered.Graph, snapshot: Bundle) -> Scored | None:
+    """Return the challenger's scores of the rows kept back from training, where a rule asks."""
+    if not any(isinstance(rule, LeastCost) for rule in declared.gate):
+        return None
+    _, kept = holdback.split(pq.read_table(snapshot.file("train.parquet")))
+    return graph.scored(kept, threshold=declared.threshold)
 
 
 def _earlier(inputs: Mapping[str, Bundle]) -> list[Check]:
@@ -124,35 +175,17 @@ def _earlier(inputs: Mapping[str, Bundle]) -> list[Check]:
     ]
 
 
-def _score(
-    graph: Path, inputs_n: NDArray[np.float32], labels_n: NDArray[np.int64], declared: Workload
-) -> Scores:
-    from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415 - only when there is work
-    from penstock.stats import metrics  # noqa: PLC0415 - the same
-
-    model = OnnxModel(graph)
-    parts = np.array_split(inputs_n, max(1, -(-len(inputs_n) // AT_ONCE)))
-    logits_nk = np.concatenate([model.run(part) for part in parts])
-    decided_n = metrics.decisions(logits_nk, threshold=declared.threshold)
-    return Scores(labels_n=labels_n, decided_n=decided_n)
+def _facts(inputs: Mapping[str, Bundle], age_days: int | None) -> list[tuple[str, str | None]]:
+    """Return what was judged; of everything its name and the beginning of its contents' hash."""
+    found = [(name, f"{b.fingerprint}, {b.digest[7:19]}") for name, b in inputs.items()]
+    alone = [] if "champion" in inputs else [("champion", "none serves yet")]
+    age = None if age_days is None else f"{age_days} days, each begun one counted"
+    return [*found, *alone, ("age of the newest training row", age)]
 
 
-def _summed(scores: Scores, classes: int) -> dict[str, Any]:
-    """Return what the report draws: accuracy by class with intervals, and the confusion matrix."""
-    confusion = np.zeros((classes, classes), int)
-    known = scores.decided_n >= 0
-    np.add.at(confusion, (scores.labels_n[known], scores.decided_n[known]), 1)
-    by_class: list[dict[str, Any]] = []
-    for label in range(classes):
-        right_n = scores.right_n[scores.labels_n == label]
-        low, high = wilson(int(right_n.sum()), len(right_n), alpha=ALPHA)
-        share = float(right_n.mean()) if len(right_n) else None
-        by_class.append(
-            {"class": label, "n": len(right_n), "accuracy": share, "low": low, "high": high}
-        )
-    return {
-        "accuracy": float(scores.right_n.mean()),
-        "n": len(scores.labels_n),
-        "by_class": by_class,
-        "confusion": confusion.tolist(),
-    }
+def _line(judged: Judgement, compared: bool) -> str:
+    numbers = judged.numbers
+    metric, found = numbers["metric"], numbers["metrics"][numbers["metric"]]["challenger"]
+    value = "unknown" if found is None else f"{found['value']:.4f}"
+    against = "the champion" if compared else "no champion yet"
+    return f"{metric} {value} on {numbers['n']} holdout rows against {against}"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from penstock.ledger.chain import Entry
+    from penstock.ledger.entry import Entry
 
 
 class Stage(StrEnum):
@@ -28,25 +28,67 @@ NEXT = {
     Stage.CANARY: Stage.PRODUCTION,
 }
 
+STEPS = tuple(NEXT.items()) + tuple((s, Stage.ARCHIVED) for s in Stage if s != "ARCHIVED")
+"""Every move there is: origin and target."""
+
 REGISTERED = "registered"
 """Kind of the entry that names a version's package: folder, fingerprint, digest."""
 
 MOVED = "moved"
-"""Kind of the entries that move a version; their body's ``to`` is the stage."""
+"""Kind of the entries that move a version from their ``origin`` to their ``target``."""
+
+STANDBYS = 2
+"""How many earlier production versions stay deployable behind the champion."""
 
 
 def may_move(origin: Stage, target: Stage) -> bool:
     """Return whether the lifecycle has this step."""
-    if origin is Stage.ARCHIVED:
-        return False
-    return target is Stage.ARCHIVED or NEXT.get(origin) is target
+    return (origin, target) in STEPS
+
+
+def refused_move(version: int, origin: Stage, target: Stage, *, registered: bool) -> str | None:
+    """Return why a version cannot take this step, or None where it can."""
+    if not may_move(origin, target):
+        return (
+            f"version {version} cannot go from {origin} to {target}; the order is NONE → STAGING → "
+            "SHADOW → CANARY → PRODUCTION, ARCHIVED from any and final."
+        )
+    if target == Stage.STAGING and not registered:
+        return f"version {version} is not registered, so it cannot be staged; register it first."
+    return None
+
+
+def refused_archive(order: Sequence[int], version: int) -> str | None:
+    """Return why a version should stay deployable, or None where it may go to the archive.
+
+    Args:
+        order: The workload's versions in production, newest first, as ``serving_order`` gives them.
+
+    Whatever was never promoted may go at any time. The champion may go when another version then
+    serves; of the earlier ones the newest two are the way back.
+    """
+    if version not in order:
+        return None
+    place = order.index(version)
+    if place == 0 and len(order) == 1:
+        return (
+            f"version {version} is the champion and no other version could serve; promote another "
+            "first, or say why it must go all the same."
+        )
+    if 0 < place <= STANDBYS:
+        return (
+            f"version {version} is one of the {STANDBYS} earlier versions that stay deployable "
+            f"behind champion {order[0]}; it may go when newer ones are, or say why it must go "
+            "all the same."
+        )
+    return None
 
 
 def stage_of(entries: Sequence[Entry], version: int) -> Stage:
     """Return where a version stands after these entries of its workload."""
     for entry in reversed(entries):
-        if entry.kind == MOVED and entry.version == version:
-            return Stage(entry.body["to"])
+        if entry.target is not None and entry.version == version:
+            return Stage(entry.target)
     return Stage.NONE
 
 
@@ -69,6 +111,17 @@ def package_of(entries: Sequence[Entry], version: int) -> str:
 
 def serving_order(entries: Sequence[Entry]) -> list[int]:
     """Return the versions that entered PRODUCTION and are not archived, newest first."""
-    entered = [e.version for e in entries if e.kind == MOVED and e.body["to"] == Stage.PRODUCTION]
-    live = [v for v in entered if v is not None and stage_of(entries, v) is Stage.PRODUCTION]
-    return live[::-1]
+    entered: dict[int, None] = {}
+    for entry in entries:
+        if entry.version is None:
+            continue
+        if entry.target == Stage.PRODUCTION:
+            entered[entry.version] = None
+        elif entry.target == Stage.ARCHIVED:
+            entered.pop(entry.version, None)
+    return list(entered)[::-1]
+
+
+def deployable(entries: Sequence[Entry]) -> list[int]:
+    """Return the champion and the production versions before it that users can be returned to."""
+    return serving_order(entries)[: 1 + STANDBYS]

@@ -1,47 +1,53 @@
-"""Documents: the model card, generated from evidence; no number in it is typed by hand."""
+"""Documents of a package: model card, change document, validation summary. All from evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from penstock.bundle import Bundle
-from penstock.stage import verdict_of
+from penstock.bundle import Bundle, write_json, write_text
+from penstock.register import card, change, validation
 from penstock.workload import Workload
 
-VERDICTS = ("data-verdict", "equivalence", "gate")
 
+def write(
+    folder: Path,
+    declared: Workload,
+    inputs: Mapping[str, Bundle],
+    *,
+    lineage: Mapping[str, Any],
+    before: Bundle | None,
+) -> None:
+    """Write card, change document and validation summary into a package's folder.
 
-def card(declared: Workload, record: Mapping[str, Any], inputs: Mapping[str, Bundle]) -> str:
-    """Return the model card in Markdown: the verdict first, then what it is and what made it."""
-    gate = verdict_of(inputs["gate"])
-    rows = [
-        ("Owner", declared.owner),
-        ("Serves", f"{declared.serve} graph, {declared.classes} classes"),
-        ("Accuracy on the holdout", f"{record['metrics']['accuracy']:.4f}"),
-        ("Seed", record["seed"]),
-        ("Latency when measured", _latency(record["budget"])),
-        ("Engines", inputs["engine"].summary.line),
-        ("Data", record["data"]),
-        ("Code", record["code"]["git"] or record["code"]["sources"]),
-        ("Trained on", inputs["model"].json("certificate.json")["device"]),
-    ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    verdicts = "\n\n".join(
-        f"### {kind}\n\n```\n{verdict_of(inputs[kind])}\n```" for kind in VERDICTS
-    )
-    rehearsal = record["rehearsal"]
-    warning = f"\n**Rehearsal: deliberately broken ({rehearsal}).**\n" if rehearsal else ""
-    return (
-        f"# {declared.title}: gate {gate.outcome}\n{warning}\n| | |\n|---|---|\n{table}\n\n"
-        f"## Verdicts\n\n{verdicts}\n"
-    )
+    Each is a JSON document, and that document as Markdown and as one HTML page that needs nothing
+    else; the texts are made of the JSON alone.
 
+    Args:
+        folder: Where the package is being made. ``model.onnx``, ``serving.json`` and the like that
+            are there already are described; a file that comes later is not.
+        inputs: The stages' verified bundles: snapshot, data-verdict, model, serving, engine,
+            equivalence, gate.
+        lineage: What ``lineage.json`` holds.
+        before: The champion's package; None when no version serves yet.
+    """
+    from penstock.report import card as card_page  # noqa: PLC0415 - plots take a second to import
+    from penstock.report import documents, review  # noqa: PLC0415 - the same
 
-def _latency(budget: Mapping[str, float]) -> str:
-    if "latency_p99_ms" not in budget:
-        return "not measured"
-    return (
-        f"p50 {budget['latency_p50_ms']:.2f} ms, p99 {budget['latency_p99_ms']:.2f} ms at the "
-        f"usual batch; {budget['peak_memory_mb']:.0f} MB"
-    )
+    made = {
+        "card": (card.compose(folder, declared, inputs, lineage=lineage), card_page.card),
+        "change": (
+            change.compose(folder, declared, inputs, lineage=lineage, before=before),
+            review.change,
+        ),
+        "validation": (
+            validation.compose(declared, inputs, lineage=lineage, before=before),
+            review.validation,
+        ),
+    }
+    for name, (document, laid_out) in made.items():
+        write_json(folder / f"{name}.json", document)
+        page = laid_out(document)
+        write_text(folder / f"{name}.md", documents.markdown(page))
+        write_text(folder / f"{name}.html", documents.html(page))

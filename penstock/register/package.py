@@ -5,34 +5,71 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from penstock import workload as workloads
-from penstock.bundle import Bundle, Summary, write_json, write_text
-from penstock.register.contract import GOLDEN, golden, input_contract
-from penstock.register.documents import VERDICTS, card
+from penstock.bundle import Bundle, Summary, write_json
+from penstock.register import documents, featurecontract
+from penstock.register.contract import golden, input_contract
 from penstock.register.lineage import lineage
+from penstock.register.promotion import VERDICTS
 from penstock.stage import verdict_of
 from penstock.verdict import Outcome
 from penstock.workload import Workload
 
+COPIED = ("scores.json", "behaviours.json")
+"""Files of the gate that a package keeps as they are."""
+
 
 def make(
-    folder: Path, declared: Workload, inputs: Mapping[str, Bundle], *, rehearsal: str
+    folder: Path,
+    declared: Workload,
+    inputs: Mapping[str, Bundle],
+    *,
+    rehearsal: str,
+    trained_by: str,
+    before: Bundle | None,
 ) -> Summary:
-    """Fill a package: graph, contract, golden answers, baseline, lineage, verdicts, card."""
-    graph = inputs["serving"].file(workloads.served_graph(declared))
-    shutil.copy(graph, folder / "model.onnx")
-    contract = {"workload": declared.name, "classes": declared.classes, **input_contract(declared)}
-    write_json(folder / "serving.json", contract)
-    write_json(folder / "golden.json", golden(folder / "model.onnx", declared, inputs["snapshot"]))
-    scores = inputs["gate"].json("scores.json")["challenger"]
-    write_json(folder / "baseline.json", {"accuracy": scores["accuracy"], "n": scores["n"]})
-    record = lineage(declared, inputs, rehearsal=rehearsal)
+    """Fill a package: what serves, what it was promised, what made it, what judged it, documents.
+
+    Args:
+        rehearsal: Name of a deliberate fault it will be served with, or empty.
+        trained_by: Name of the actor who asked for it.
+        before: The champion's package, or None when no version serves yet.
+    """
+    from penstock.register.profile import profile  # noqa: PLC0415 - scipy, only when there is work
+
+    known = dict(inputs) if before is None else {**inputs, "champion": before}
+    record = lineage(declared, known, rehearsal=rehearsal, trained_by=trained_by)
     write_json(folder / "lineage.json", record)
+    requests = _serving(folder, declared, inputs)
+    _judged(folder, declared, inputs)
+    proof = inputs["snapshot"].json("proof.json")
+    contract = featurecontract.compose(declared, definitions=proof["feature_definitions"])
+    write_json(folder / "contract.json", contract)
+    write_json(folder / "profile.json", profile(inputs))
+    documents.write(folder, declared, known, lineage=record, before=before)
+    line = f"packaged the {declared.serve} graph with {requests} golden requests"
+    return Summary(Outcome.PASS, line)
+
+
+def _serving(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> int:
+    """Write what a server reads; return how many golden requests there are."""
+    shutil.copy(inputs["serving"].file(workloads.served_graph(declared)), folder / "model.onnx")
+    write_json(folder / "serving.json", input_contract(declared))
+    answers = golden(folder / "model.onnx", declared, inputs["snapshot"])
+    write_json(folder / "golden.json", answers)
+    return len(answers["requests"])
+
+
+def _judged(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> None:
+    """Write what was found out about the model, and what to compare it with when it serves."""
+    for name in COPIED:
+        shutil.copy(inputs["gate"].file(name), folder / name)
+    scores: Mapping[str, Any] = inputs["gate"].json("scores.json")
+    values = {name: held["challenger"]["value"] for name, held in scores["metrics"].items()}
+    baseline = {"metric": declared.metric, "n": scores["n"], "metrics": values}
+    write_json(folder / "baseline.json", baseline)
     (folder / "verdicts").mkdir()
     for kind in VERDICTS:
         write_json(folder / "verdicts" / f"{kind}.json", verdict_of(inputs[kind]).to_dict())
-    write_text(folder / "card.md", card(declared, record, inputs))
-    return Summary(
-        Outcome.PASS, f"packaged the {declared.serve} graph with {GOLDEN} golden requests"
-    )

@@ -1,26 +1,37 @@
-"""Run the register stage: package, MLflow version, ledger entry. Safe to repeat."""
+"""Run the register stage: package, real server, MLflow version, ledger, STAGING. Safe to repeat."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from penstock import workload as workloads
-from penstock.bundle import Bundle, read
-from penstock.ledger import REGISTERED, Ledger, Stage, champion, package_of, stage_of
+from penstock.bundle import Bundle, BundleError, read
+from penstock.ledger import (
+    REGISTERED,
+    Actor,
+    Entry,
+    Ledger,
+    LedgerError,
+    Stage,
+    actor_from_environment,
+    package_of,
+    stage_of,
+)
+from penstock.ledger import champion as champion_of
+from penstock.register import featurecontract, infra, promotion
 from penstock.register import package as packages
+from penstock.register.record import OPEN, candidate, record
 from penstock.register.registry import Registry
-from penstock.stage import carry_out, require_pass, say
+from penstock.stage import Refused, carry_out, require_pass, say, verdict_of
+from penstock.verdict import Outcome
+from penstock.workload import Workload, settings_of
 
 LEDGER_VARIABLE = "PENSTOCK_LEDGER"
 """Environment variable: SQLAlchemy URL of the ledger."""
-
-RUN_VARIABLE = "PENSTOCK_RUN"
-"""Environment variable: identity of the pipeline run, kept as a tag."""
-
-OPEN = (Stage.STAGING, Stage.SHADOW, Stage.CANARY)
 
 
 def run(
@@ -33,25 +44,31 @@ def run(
     engine: Path,
     equivalence: Path,
     gate: Path,
+    champion: str,
     rehearsal: str,
-    actor: str,
     out: Path,
+    infra_verdict: Path,
     now: datetime,
 ) -> str:
-    """Register what the gate let through and return its version number as text.
+    """Register what the gate let through, admit it to STAGING, return its version number as text.
 
     Args:
+        champion: Folder of the champion's package, or empty when no version serves yet; the one
+            that the gate compared with.
         rehearsal: Name of a deliberate fault this version will be served with, or empty.
-        actor: Who asked; goes into the ledger.
+        infra_verdict: Folder for what the real server's answers were; not written for a version
+            that is known already.
 
     The same candidate that serves already, or a version of the same package that is still on its
-    way, is found and not made again.
+    way, is found and not made again. Who acts, the key that ``PENSTOCK_KEY`` names says.
 
     Raises:
-        Refused: The gate's verdict is not a pass.
-        BundleError: An input is not whole.
+        Refused: The gate's verdict is not a pass, the real server did not answer right, or the
+            promotion contract is not met.
+        BundleError: An input is not whole, or the champion is not the one that the gate saw.
     """
     declared = workloads.load(workload)
+    actor = actor_from_environment()
     inputs = {
         "snapshot": read(snapshot, kind="snapshot"),
         "data-verdict": read(data_verdict, kind="data-verdict"),
@@ -61,99 +78,126 @@ def run(
         "equivalence": read(equivalence, kind="equivalence"),
         "gate": require_pass(gate, kind="gate"),
     }
+    before = compared_with(inputs["gate"], champion)
     packaged = carry_out(
         "register",
         kind="package",
         workload=workload,
         inputs=inputs,
-        settings={"rehearsal": rehearsal},
-        make=lambda folder: packages.make(folder, declared, inputs, rehearsal=rehearsal),
+        settings={"rehearsal": rehearsal, "declared": settings_of(declared)},
+        make=lambda folder: packages.make(
+            folder, declared, inputs, rehearsal=rehearsal, trained_by=actor.name, before=before
+        ),
         out=out,
         now=now,
         quiet=True,
     )
     ledger = Ledger(ledger_url())
     try:
-        version, known = record(packaged, _mlflow, ledger, actor=actor, now=now)
+        evidence = _evidence(packaged, declared, inputs, ledger, infra_verdict, now)
+        version, known = record(packaged, mlflow, ledger, actor=actor, now=now, evidence=evidence)
         held = read(Path(package_of(ledger.entries(workload), version)), kind="package")
+        if known is Stage.NONE:
+            _admit(held, declared, ledger, version=version, actor=actor, now=now)
     finally:
         ledger.close()
     serves = " and already serves" if known is Stage.PRODUCTION else ""
-    line = f"version {version} of {workload}, package {held.digest[7:19]}{serves}"
+    line = f"{name_of(workload, version, held)}{serves}"
     say("register", held, line=line, reused=known is not Stage.NONE)
     return str(version)
 
 
-def _mlflow() -> Registry:
+def compared_with(gate: Bundle, champion: str) -> Bundle | None:
+    """Return the champion's package, the very one that the gate compared with; None for none.
+
+    Raises:
+        BundleError: It is another, or is not whole.
+    """
+    before = read(Path(champion), kind="package") if champion else None
+    seen = gate.manifest["inputs"].get("champion")
+    if (before.fingerprint if before else None) != seen:
+        came = before.fingerprint if before else "none"
+        raise BundleError(
+            f"the champion is {came}, the gate compared with {seen or 'none'}; run the gate again."
+        )
+    return before
+
+
+def name_of(workload: str, version: int, packaged: Bundle) -> str:
+    """Return a version's full name: its number and what it contains."""
+    return f"{workload}:{version}+{packaged.digest[7:19]}"
+
+
+def _evidence(
+    packaged: Bundle,
+    declared: Workload,
+    inputs: Mapping[str, Bundle],
+    ledger: Ledger,
+    out: Path,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return what the REGISTERED entry will say besides; of a known version, nothing new.
+
+    Raises:
+        Refused: The real server did not answer right with this package.
+    """
+    if is_known(packaged, ledger.entries(declared.name)):
+        return {}
+    bundle = infra.validate(packaged, out, now=now)
+    verdict = verdict_of(bundle)
+    if verdict.outcome is not Outcome.PASS:
+        raise Refused(f"infra validation is {verdict.outcome}: {verdict.reason}")
+    return {
+        "keep_until": (now + declared.retention).isoformat(),
+        "evidence": {
+            "infra": {**verdict.to_dict(), "digest": bundle.digest, "package": packaged.digest},
+            "verdicts": {kind: inputs[kind].digest for kind in promotion.VERDICTS},
+        },
+    }
+
+
+def is_known(packaged: Bundle, entries: Sequence[Entry]) -> bool:
+    """Return whether a server has answered with this package before, and its version may go on.
+
+    So it is for what serves now, and for a version that was registered and is not archived.
+    """
+    serving = champion_of(entries)
+    if serving is not None:
+        held = read(Path(package_of(entries, serving)), kind="package")
+        if candidate(held) == candidate(packaged):
+            return True
+    return any(
+        e.kind == REGISTERED
+        and e.version is not None
+        and e.body["fingerprint"] == packaged.fingerprint
+        and stage_of(entries, e.version) not in (Stage.PRODUCTION, Stage.ARCHIVED)
+        for e in entries
+    )
+
+
+def _admit(
+    held: Bundle, declared: Workload, ledger: Ledger, *, version: int, actor: Actor, now: datetime
+) -> None:
+    """Sign the feature contract where that needs no person, then hold the version against it all.
+
+    Raises:
+        Refused: The promotion contract is not met; the text lists what is missing.
+    """
+    contract = held.json("contract.json")
+    featurecontract.sign_if_automatic(ledger, declared, contract, actor=actor, now=now)
+    try:
+        promotion.admit(held, declared, ledger, version=version, actor=actor, now=now)
+    except LedgerError:
+        # Another pipeline with the same package may have been faster.
+        if stage_of(ledger.entries(declared.name), version) not in OPEN:
+            raise
+
+
+def mlflow() -> Registry:
+    """Return the registry that the environment names."""
     from penstock.register.mlflow import MlflowRegistry  # noqa: PLC0415 - seconds to import
 
     return MlflowRegistry()
-
-
-def record(
-    packaged: Bundle,
-    opened: Callable[[], Registry],
-    ledger: Ledger,
-    *,
-    actor: str,
-    now: datetime,
-) -> tuple[int, Stage]:
-    """Return the version of a package and the stage it already had; make what is missing.
-
-    The registry is opened only when the candidate does not serve already.
-
-    A crash after the registry took it and before the ledger did is mended here: the version is
-    found by its fingerprint and only the entry is added.
-    """
-    workload = packaged.manifest["workload"]
-    entries = ledger.entries(workload)
-    serving = champion(entries)
-    if serving is not None and candidate(read(Path(package_of(entries, serving)))) == candidate(
-        packaged
-    ):
-        return serving, Stage.PRODUCTION
-    registry = opened()
-    known = registry.find(workload, fingerprint=packaged.fingerprint)
-    for version in reversed(known):
-        stage = stage_of(entries, version)
-        if stage in OPEN:
-            return version, stage
-    unfinished = [v for v in known if stage_of(entries, v) is Stage.NONE]
-    if unfinished:
-        version = unfinished[-1]
-    else:
-        version = registry.add(workload, packaged, experiment=os.environ.get(RUN_VARIABLE, ""))
-    if not any(e.kind == REGISTERED and e.version == version for e in entries):
-        ledger.append(
-            workload=workload,
-            version=version,
-            kind=REGISTERED,
-            body={
-                "fingerprint": packaged.fingerprint,
-                "digest": packaged.digest,
-                "package": str(registry.package(workload, version)),
-                "rehearsal": packaged.json("lineage.json")["rehearsal"],
-            },
-            actor=actor,
-            now=now,
-        )
-    ledger.move(
-        workload=workload,
-        version=version,
-        to=Stage.STAGING,
-        reason=packaged.json("verdicts/gate.json")["outcome"] + " at the gate",
-        actor=actor,
-        now=now,
-        evidence={"package": packaged.digest},
-    )
-    return version, Stage.NONE
-
-
-def candidate(packaged: Bundle) -> dict[str, object]:
-    """Return what was judged, without the judgement, which depends on who served at the time."""
-    said = packaged.manifest
-    judged = {name: made for name, made in said["inputs"].items() if name != "gate"}
-    return {**{n: said[n] for n in ("settings", "code", "environment")}, "inputs": judged}
 
 
 def ledger_url() -> str:

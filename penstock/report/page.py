@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from penstock.bundle import MEASURED, Bundle, BundleError, read, write_text
-from penstock.report import plots
+from penstock.report import gate, gateplots, plots
 from penstock.report.style import CSS
 from penstock.stats.distance import EQUAL_DB
 
@@ -362,10 +362,13 @@ def _worst(bundle: Bundle) -> str:
 
 
 def _gate(bundle: Bundle) -> str:
-    scores = bundle.json("scores.json")
-    against = "the champion" if scores["champion"] else "nobody: no version served yet"
-    said = f"<p>The graph that serves, on the holdout, against {against}.</p>"
-    return said + _plot(plots.gate(scores)) + _checks(bundle.json("verdict.json"))
+    """Return what the gate's own report draws, and its checks; the report itself has more."""
+    numbers = bundle.json("scores.json")
+    drawn = "".join(_plot(drawing.svg) for drawing in gateplots.drawings(numbers))
+    head, found = gate.metric_rows(numbers)
+    metrics = _table(head, [[escape(cell or "not measured") for cell in row] for row in found])
+    said = f"<p>{escape(gate.against(numbers))} report.html in the gate's folder has more.</p>"
+    return said + metrics + drawn + _checks(bundle.json("verdict.json"))
 
 
 def _skew(bundle: Bundle) -> str:

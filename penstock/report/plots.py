@@ -40,13 +40,15 @@ LONGEST_NAME = 24
 """Characters of a layer's name that are written, the last ones: they tell layers apart."""
 
 
-def _figure(columns: Sequence[float], *, height: float) -> tuple[Figure, list[Axes]]:
+def side_by_side(columns: Sequence[float], *, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of the page's width with axes of these relative widths; height in inches."""
     figure = Figure(figsize=(9.6, height), layout="constrained")
     axes = figure.subplots(1, len(columns), width_ratios=list(columns), squeeze=False)
     return figure, list(axes[0])
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as text: the same drawing gives the same bytes."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
@@ -57,7 +59,7 @@ def data(profile: Document) -> str:
     """Return class counts of both parts, and their first numeric feature's values."""
     numeric = next(iter(profile["train"]["numeric"]), "")
     with mpl.rc_context(PLAIN):
-        figure, (counts, ink) = _figure([1, 1], height=2.7)
+        figure, (counts, ink) = side_by_side([1, 1], height=2.7)
         labels = sorted(profile["train"]["labels"], key=int)
         at = np.arange(len(labels))
         for offset, (part, colour) in zip(
@@ -78,7 +80,7 @@ def data(profile: Document) -> str:
         ink.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ink.set(title=f"Values of {numeric}")
         ink.legend()
-        return _svg(figure)
+        return svg(figure)
 
 
 def moved(bars: Document, *, title: str) -> str:
@@ -89,7 +91,7 @@ def moved(bars: Document, *, title: str) -> str:
     """
     at = np.arange(len(bars["at"]) + 1)
     with mpl.rc_context(PLAIN):
-        figure, (axis,) = _figure([1], height=2.2)
+        figure, (axis,) = side_by_side([1], height=2.2)
         axis.bar(at, bars["reference"], 0.9, color=BLUE, alpha=0.45, label="before")
         axis.step(at, bars["rows"], where="mid", color=ORANGE, lw=1.6, label="now")
         ticks = at[:: max(1, len(at) // 8)][:-1]
@@ -98,7 +100,7 @@ def moved(bars: Document, *, title: str) -> str:
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.set(title=title)
         axis.legend(ncols=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def pictures(profile: Document) -> str:
@@ -115,14 +117,14 @@ def pictures(profile: Document) -> str:
         for cell in axes:
             cell.set_axis_off()
         figure.supxlabel(name, fontsize=8, color=GREY)
-        return _svg(figure)
+        return svg(figure)
 
 
 def training(curve: Sequence[Document], *, metric: str) -> str:
     """Return loss and validation metric by epoch."""
     epochs = [e["epoch"] for e in curve]
     with mpl.rc_context(PLAIN):
-        figure, (loss, accuracy) = _figure([1, 1], height=2.6)
+        figure, (loss, accuracy) = side_by_side([1, 1], height=2.6)
         loss.plot(epochs, [e["train_loss"] for e in curve], "o-", ms=3, color=BLUE, label="train")
         validation = [e["validation_loss"] for e in curve]
         loss.plot(epochs, validation, "o-", ms=3, color=ORANGE, label="validation")
@@ -136,41 +138,45 @@ def training(curve: Sequence[Document], *, metric: str) -> str:
         accuracy.set(title=f"Validation {metric}", xlabel="epoch")
         for axis in (loss, accuracy):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _svg(figure)
+        return svg(figure)
 
 
 def reliability(found: Document) -> str:
     """Return how often it happened against how probable it was said to be."""
-    bins = found["bins"]
     with mpl.rc_context(PLAIN):
-        figure, (axis,) = _figure([1], height=2.9)
-        predicted = [b["predicted"] for b in bins]
-        happened = [b["happened"] for b in bins]
-        reach = [2 * math.sqrt(b["predicted"] * (1 - b["predicted"]) / b["n"]) for b in bins]
-        # A share does not reach beyond none and all.
-        below = [min(r, h) for r, h in zip(reach, happened, strict=True)]
-        above = [min(r, 1 - h) for r, h in zip(reach, happened, strict=True)]
-        ends = [min([*predicted, *happened]), max([*predicted, *happened])]
-        room = max(0.02, 0.1 * (ends[1] - ends[0]))
-        low, high = max(0.0, ends[0] - room), min(1.0, ends[1] + room)
-        axis.plot([low, high], [low, high], color=GREY, lw=1, ls="--", label="perfect")
-        axis.errorbar(
-            predicted,
-            happened,
-            yerr=[below, above],
-            fmt="o-",
-            ms=4,
-            color=BLUE,
-            label="happened (± two standard errors)",
-        )
-        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        figure, (axis,) = side_by_side([1], height=2.9)
+        draw_reliability(axis, found["bins"])
         axis.set(
             title=f"Reliability of the probability of {found['of']}",
             xlabel="predicted probability, bins of equally many rows",
         )
-        axis.legend()
-        return _svg(figure)
+        return svg(figure)
+
+
+def draw_reliability(axis: Axes, bins: Sequence[Document]) -> None:
+    """Draw bins of rows (``n``, ``predicted``, ``happened``) beside the line of perfect ones."""
+    predicted = [b["predicted"] for b in bins]
+    happened = [b["happened"] for b in bins]
+    reach = [2 * math.sqrt(b["predicted"] * (1 - b["predicted"]) / b["n"]) for b in bins]
+    # A share does not reach beyond none and all.
+    below = [min(r, h) for r, h in zip(reach, happened, strict=True)]
+    above = [min(r, 1 - h) for r, h in zip(reach, happened, strict=True)]
+    ends = [min([*predicted, *happened]), max([*predicted, *happened])]
+    room = max(0.02, 0.1 * (ends[1] - ends[0]))
+    low, high = max(0.0, ends[0] - room), min(1.0, ends[1] + room)
+    axis.plot([low, high], [low, high], color=GREY, lw=1, ls="--", label="perfect")
+    axis.errorbar(
+        predicted,
+        happened,
+        yerr=[below, above],
+        fmt="o-",
+        ms=4,
+        color=BLUE,
+        label="happened (± two standard errors)",
+    )
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.legend()
 
 
 def ladder(document: Document) -> str:
@@ -184,7 +190,7 @@ def ladder(document: Document) -> str:
     """
     steps = document["steps"]
     with mpl.rc_context(PLAIN):
-        figure, (axis,) = _figure([1], height=3.9)
+        figure, (axis,) = side_by_side([1], height=3.9)
         for at, step in enumerate(steps):
             _rung(axis, at, step)
         floor = document["floor"]
@@ -207,7 +213,7 @@ def ladder(document: Document) -> str:
         )
         axis.legend(handles=_ladder_keys(floor["jitter"]), loc="upper center", ncols=5,
                     bbox_to_anchor=(0.5, -0.09), fontsize=8)  # fmt: skip
-        return _svg(figure)
+        return svg(figure)
 
 
 def _rung(axis: Axes, at: int, step: Document) -> None:
@@ -259,7 +265,7 @@ def _db(value_db: float) -> str:
 def layers(found: Sequence[Document], *, step: str, least_db: float | None) -> str:
     """Return the signal-to-noise ratio of each layer of a step's graph, in order of computing."""
     with mpl.rc_context(PLAIN):
-        figure, (axis,) = _figure([1], height=2.9)
+        figure, (axis,) = side_by_side([1], height=2.9)
         values = [_held(layer["snr_db"]) for layer in found]
         wrong = [least_db is not None and v < least_db for v in values]
         axis.bar(range(len(values)), values, color=[RED if w else BLUE for w in wrong], width=0.7)
@@ -275,50 +281,7 @@ def layers(found: Sequence[Document], *, step: str, least_db: float | None) -> s
         )  # fmt: skip
         title = f"Noise of {step} layer by layer, that of all before it included"
         axis.set(title=title, ylabel="signal to noise, dB")
-        return _svg(figure)
-
-
-def gate(scores: Document) -> str:
-    """Return accuracy by class with intervals, and the challenger's confusion matrix."""
-    with mpl.rc_context(PLAIN):
-        figure, (forest, confusion) = _figure([1.25, 1], height=3.6)
-        for offset, name, colour in ((0.15, "challenger", BLUE), (-0.15, "champion", ORANGE)):
-            if scores[name] is None:
-                continue
-            rows = [r for r in scores[name]["by_class"] if r["accuracy"] is not None]
-            at = [r["class"] + offset for r in rows]
-            low = [max(0.0, r["accuracy"] - r["low"]) for r in rows]
-            high = [max(0.0, r["high"] - r["accuracy"]) for r in rows]
-            values = [r["accuracy"] for r in rows]
-            forest.errorbar(
-                values, at, xerr=[low, high], fmt="o", ms=4, lw=1.2, color=colour, label=name
-            )
-        forest.invert_yaxis()
-        forest.set_yticks(range(len(scores["challenger"]["by_class"])))
-        forest.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        forest.set(title="Accuracy by digit, 95 % intervals", ylabel="digit")
-        forest.legend(loc="lower center", bbox_to_anchor=(0.5, -0.24), ncols=2)
-        _confusion(confusion, np.array(scores["challenger"]["confusion"]))
-        return _svg(figure)
-
-
-def _confusion(axis: Axes, counts: np.ndarray) -> None:
-    shown = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    axis.imshow(shown, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.argwhere(counts > 0):
-        colour = "white" if shown[row, column] > 0.5 else "#111827"
-        axis.text(
-            column,
-            row,
-            str(counts[row, column]),
-            ha="center",
-            va="center",
-            fontsize=7,
-            color=colour,
-        )
-    axis.set_xticks(range(len(counts)))
-    axis.set_yticks(range(len(counts)))
-    axis.set(title="What the challenger answered", xlabel="decided", ylabel="true digit")
+        return svg(figure)
 
 
 def release(timeline: Sequence[Document], *, outcome: str) -> str:
@@ -353,7 +316,7 @@ def release(timeline: Sequence[Document], *, outcome: str) -> str:
             axis.axvline(at[-1], color=colour, lw=1.2)
         share.annotate(outcome, (at[-1], 106), ha="right", color=colour, xytext=(-4, 0),
                        textcoords="offset points")  # fmt: skip
-        return _svg(figure)
+        return svg(figure)
 
 
 def _steps(axis: Axes, timeline: Sequence[Document]) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from penstock.ledger import Ledger, Stage, stage_of
+from penstock.ledger import Actor, Ledger, Stage, stage_of
 from penstock.processes import undisturbed
 from penstock.rollout.decide import (
     Advance,
@@ -80,7 +80,7 @@ class Controller:
     reader: LogReader
     policy: Rollout
     versions: Versions
-    actor: str
+    actor: Actor
     emit: Callable[[Mapping[str, Any]], None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep

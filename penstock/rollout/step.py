@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bundle import read
-from penstock.ledger import Ledger, Stage, champion, package_of, serving_order, stage_of
+from penstock.ledger import Actor, Ledger, Stage, champion, package_of, serving_order, stage_of
 from penstock.processes import undisturbed
 from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, logs_of
 from penstock.rollout.evidence import LogReader
@@ -39,10 +39,16 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """The replay of real images as many users."""
+    """The replay of real rows as many users."""
 
-    images: Path
-    """Parquet with the raw images and labels."""
+    rows: Path
+    """Parquet with rows of a snapshot and their labels."""
+
+    label: str
+    """The column that holds the label."""
+
+    contract: Path
+    """``serving.json`` of the package that is released."""
 
     users: int = 600
     rate: float = 150.0
@@ -59,7 +65,7 @@ def run(
     home: Path,
     ledger: Ledger,
     fault: Fault | None,
-    actor: str,
+    actor: Actor,
     port: int,
     emit: Callable[[Mapping[str, Any]], None],
     skew: Path | None = None,
@@ -169,7 +175,7 @@ def _release(
     ledger: Ledger,
     policy: Rollout,
     fault: Fault | None,
-    actor: str,
+    actor: Actor,
     emit: Callable[[Mapping[str, Any]], None],
 ) -> Result:
     slot = versions.challenger_slot
@@ -201,7 +207,7 @@ def _watched(
     traffic: Traffic,
     ledger: Ledger,
     policy: Rollout,
-    actor: str,
+    actor: Actor,
     emit: Callable[[Mapping[str, Any]], None],
 ) -> Result:
     """Wait until the challenger is ready, then release it under traffic."""
@@ -228,7 +234,7 @@ def _failed(
     reason: str,
     *,
     ledger: Ledger,
-    actor: str,
+    actor: Actor,
     emit: Callable[[Mapping[str, Any]], None],
 ) -> Result:
     """End a release whose server never became ready; no user ever saw it."""
@@ -288,12 +294,13 @@ def _withdraw(plane: Plane, versions: Versions, ledger: Ledger) -> None:
 
 @contextmanager
 def _replayed(plane: Plane, traffic: Traffic, workload: str, folder: Path) -> Iterator[None]:
-    """Replay images as users while the block runs."""
+    """Replay rows as users while the block runs."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.jsonl"):
         old.unlink()
     command = [sys.executable, "-m", "penstock.rollout.traffic", "--url", plane.url]
-    command += ["--model", workload, "--images", str(traffic.images), "--out", str(folder)]
+    command += ["--model", workload, "--contract", str(traffic.contract), "--out", str(folder)]
+    command += ["--rows", str(traffic.rows), "--label", traffic.label]
     command += ["--users", str(traffic.users), "--rate", str(traffic.rate)]
     command += ["--seed", str(traffic.seed)]
     with (folder / "traffic.log").open("w") as log:

@@ -1,8 +1,9 @@
-"""Replay real images as many users, at a fixed rate, and report each one's true label afterwards.
+"""Replay real rows as many users, at a fixed rate, and report each one's true label afterwards.
 
-``python -m penstock.rollout.traffic --url … --model … --images FILE --out DIR``. Arrivals are
-scheduled beforehand (an open loop): a slow answer delays nobody else's request, and latency counts
-from the intended time. ``outcomes.jsonl`` gets the labels, ``client.jsonl`` what users saw.
+``python -m penstock.rollout.traffic --url … --model … --rows FILE --label NAME --contract FILE
+--out DIR``. Arrivals are scheduled beforehand (an open loop): a slow answer delays nobody else's
+request, and latency counts from the intended time. ``outcomes.jsonl`` gets the labels,
+``client.jsonl`` what users saw.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from penstock.processes import die_with_parent
+from penstock.request import Contract, Instance, instances, v2_request
 
 FLUSH_S = 0.2
 TIMEOUT_S = 5.0
@@ -30,19 +32,20 @@ TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Users:
-    """Who asks for what. Users and images are drawn by the seed."""
+    """Who asks for what. Users and rows are drawn by the seed."""
 
-    pixels: Sequence[Sequence[float]]
+    contract: Contract
+    rows: Sequence[Instance]
     labels: Sequence[int]
     count: int
     seed: int
 
     def request(self, number: int) -> tuple[str, str, int]:
-        """Return the request id, the user and the image of the n-th request."""
+        """Return the request id, the user and the row of the n-th request."""
         rng = np.random.default_rng([self.seed, number])
         user = int(rng.integers(self.count))
-        image = int(rng.integers(len(self.labels)))
-        return f"{self.seed}-{number:07d}", f"u-{user:04d}", image
+        row = int(rng.integers(len(self.labels)))
+        return f"{self.seed}-{number:07d}", f"u-{user:04d}", row
 
 
 @dataclass(kw_only=True)
@@ -61,16 +64,13 @@ class Replay:
 
     async def send(self, number: int, due: float) -> None:
         """Send one request, then write its outcome and what the user saw."""
-        rid, user, image = self.users.request(number)
+        rid, user, row = self.users.request(number)
         rid = f"{self.salt}-{rid}"
-        pixels = self.users.pixels[image]
-        tensor = {"name": "pixels", "shape": [1, len(pixels)], "datatype": "FP32", "data": pixels}
+        body = v2_request(self.users.contract, [self.users.rows[row]], request_id=rid)
         headers = {"x-user-id": user, "x-request-id": rid}
         seen: dict[str, Any] = {"request_id": rid, "user": user, "status": 0}
         try:
-            async with self.session.post(
-                self.url, json={"id": rid, "inputs": [tensor]}, headers=headers
-            ) as answer:
+            async with self.session.post(self.url, json=body, headers=headers) as answer:
                 await answer.read()
                 seen["status"] = answer.status
                 seen["arm"] = answer.headers.get("x-penstock-arm")
@@ -80,7 +80,7 @@ class Replay:
         now = time.time()
         seen |= {"at": now, "latency_ms": round((time.monotonic() - due) * 1000, 2)}
         self._waiting.append((self.client, seen))
-        label = {"request_id": rid, "label": self.users.labels[image], "at": now}
+        label = {"request_id": rid, "label": self.users.labels[row], "at": now}
         self._waiting.append((self.outcomes, label))
 
     def flush(self) -> None:
@@ -137,7 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--images", type=Path, required=True, help="Parquet with pixels and label")
+    parser.add_argument("--rows", type=Path, required=True, help="Parquet of a snapshot's rows")
+    parser.add_argument("--label", required=True, help="the column that holds the label")
+    parser.add_argument("--contract", type=Path, required=True, help="a package's serving.json")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--users", type=int, default=600)
     parser.add_argument("--rate", type=float, default=150.0, help="requests per second")
@@ -145,10 +147,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until stopped")
     given = parser.parse_args(argv)
     die_with_parent()
-    rows = pq.read_table(given.images, columns=["pixels", "label"])
+    contract = Contract.from_dict(json.loads(given.contract.read_text(encoding="utf-8")))
+    rows = pq.read_table(given.rows, columns=[*contract.names, given.label])
     users = Users(
-        pixels=rows["pixels"].to_pylist(),
-        labels=rows["label"].to_pylist(),
+        contract=contract,
+        rows=instances(contract, rows),
+        labels=rows[given.label].to_pylist(),
         count=given.users,
         seed=given.seed,
     )

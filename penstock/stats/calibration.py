@@ -38,22 +38,25 @@ def reliability(
         )
     if len(probability_n) and not ((probability_n >= 0) & (probability_n <= 1)).all():
         raise ValueError("a probability lies outside 0 to 1, or is not a number.")
-    order = np.argsort(probability_n, kind="stable")
-    sorted_n = probability_n[order]
-    if not len(order):
-        return []
-    edges = np.array([sorted_n[len(order) * b // bins] for b in range(1, bins)])
-    cuts = {int(cut) for cut in np.searchsorted(sorted_n, edges, side="left")}
-    parts = np.split(order, sorted(cuts - {0}))
     return [
         Bin(
             n=len(part),
             predicted=float(probability_n[part].mean()),
             happened=float(happened_n[part].mean()),
         )
-        for part in parts
-        if len(part)
+        for part in binned(probability_n, bins)
     ]
+
+
+def binned(probability_n: NDArray[np.float64], bins: int) -> list[NDArray[np.int64]]:
+    """Return the rows of each bin, shape [n_b]; none is empty."""
+    order = np.argsort(probability_n, kind="stable")
+    sorted_n = probability_n[order]
+    if not len(order):
+        return []
+    edges = np.array([sorted_n[len(order) * b // bins] for b in range(1, bins)])
+    cuts = {int(cut) for cut in np.searchsorted(sorted_n, edges, side="left")}
+    return [part for part in np.split(order, sorted(cuts - {0})) if len(part)]
 
 
 def expected_error(bins: list[Bin]) -> float:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
-from scipy.stats import rankdata
 
-from penstock.stats import metrics
+from penstock.stats import areas, metrics
 from penstock.stats.distance import finite
+from penstock.stats.intervals import MANY, exact_net
 
 ALPHA = 0.05
-
-MANY = 30
-"""Rows lost or won from which a resampled interval is trusted; of few it knows only few values."""
-
-SPARED = ALPHA / 20
-"""Error of an exact bound that is left for the share that draws it in."""
 
 RESAMPLES = 2000
 SEED = 20260101
@@ -103,9 +95,7 @@ def accuracy_interval(lost: int, won: int, n: int) -> tuple[float, float]:
         n: All rows, at least one.
     """
     if lost + won < MANY:
-        low = _at_least(lost, n, alpha=SPARED) - _at_most(won, n, alpha=ALPHA / 2 - SPARED)
-        high = _at_most(lost, n, alpha=ALPHA / 2 - SPARED) - _at_least(won, n, alpha=SPARED)
-        return low, high
+        return exact_net(lost, won, n, alpha=ALPHA)
     drawn = np.random.default_rng(SEED).multinomial(
         n, [lost / n, won / n, max(0.0, 1 - (lost + won) / n)], size=RESAMPLES
     )
@@ -113,38 +103,14 @@ def accuracy_interval(lost: int, won: int, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _at_most(count: int, n: int, *, alpha: float) -> float:
-    """Return the upper Clopper-Pearson bound of a share, wrong with chance ``alpha`` at most."""
-    return 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - alpha))
-
-
-def _at_least(count: int, n: int, *, alpha: float) -> float:
-    """Return the lower Clopper-Pearson bound of a share, wrong with chance ``alpha`` at most."""
-    return 0.0 if count == 0 else float(betaincinv(count, n - count + 1, alpha))
-
-
 def _auc_interval(
     before_n: Floats, after_n: Floats, labels_n: Labels
 ) -> tuple[float, float] | tuple[None, None]:
-    """Return DeLong's interval for the difference of two areas on the same rows.
-
-    Source: DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44, 837–845; the components by
-    ranks are those of Sun and Xu (2014), IEEE Signal Processing Letters 21, 1389–1393.
-    """
-    before, after = _components(before_n, labels_n), _components(after_n, labels_n)
+    """Return DeLong's interval for the difference of two areas on the same rows."""
+    before, after = areas.components(before_n, labels_n), areas.components(after_n, labels_n)
     ones, zeros = before[0] - after[0], before[1] - after[1]
     if len(ones) < 2 or len(zeros) < 2:
         return None, None
     value = float(ones.mean())
-    variance = ones.var(ddof=1) / len(ones) + zeros.var(ddof=1) / len(zeros)
-    half = NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt(variance)
+    half = NormalDist().inv_cdf(1 - ALPHA / 2) * areas.standard_error(ones, zeros)
     return value - half, value + half
-
-
-def _components(scores_n: Floats, labels_n: Labels) -> tuple[Floats, Floats]:
-    """Return, for each 1, the share of 0s below it; for each 0, the share of 1s above it."""
-    one = labels_n == 1
-    ranks = rankdata(scores_n)
-    above_zeros = (ranks[one] - rankdata(scores_n[one])) / (~one).sum()
-    below_ones = 1 - (ranks[~one] - rankdata(scores_n[~one])) / one.sum()
-    return above_zeros, below_ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from penstock.cli.home import FREE_BYTES, Home, HomeError, locked
+from penstock.ledger import Actor
 
 
 def test_a_second_run_is_told_who_holds_the_home(tmp_path: Path):
@@ -55,3 +57,32 @@ def test_what_a_crash_left_half_written_is_cleared(tmp_path: Path):
 
     with locked(Home(tmp_path)):
         assert [p.name for p in (tmp_path / "store" / "model").iterdir()] == ["digits-1"]
+
+
+def test_a_home_has_a_key_from_its_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The steps of a run find it in their environment; a named key is used instead of it."""
+    monkeypatch.delenv("PENSTOCK_KEY", raising=False)
+    held = Home(tmp_path)
+
+    named = held.environment()["PENSTOCK_KEY"]
+
+    assert named == str(tmp_path / "actor.pem")
+    made = Actor.load(Path(named))
+    assert Actor.load(held.key()).key_id == made.key_id
+    other = Actor.create(tmp_path / "other.pem", name="robot")
+    monkeypatch.setenv("PENSTOCK_KEY", str(tmp_path / "other.pem"))
+    assert held.environment()["PENSTOCK_KEY"] == str(tmp_path / "other.pem")
+    assert Actor.load(held.key()).key_id == other.key_id
+
+
+def test_a_user_without_a_name_gets_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A container may run as a number that no list of users knows."""
+    monkeypatch.delenv("PENSTOCK_KEY", raising=False)
+    monkeypatch.setattr(getpass, "getuser", nameless)
+
+    assert Actor.load(Home(tmp_path).key()).name == "home"
+
+
+def nameless() -> str:
+    """Fail as getpass does for a user without a name."""
+    raise KeyError("getpwuid(): uid not found: 12345")

@@ -23,7 +23,7 @@ from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.bundle import Recipe, Summary, write, write_json
-from penstock.ledger import REGISTERED, Ledger, Stage, champion, serving_order, stage_of
+from penstock.ledger import REGISTERED, Actor, Ledger, Stage, champion, serving_order, stage_of
 from penstock.register.mlflow import MlflowRegistry
 from penstock.rollout.plane import Plane
 from tests import bundles
@@ -185,7 +185,7 @@ def test_a_better_seed_is_released_over_the_champion(home: Home):
     assert home.answer() == "2"
     ledger = home.ledger()
     entries = ledger.entries("digits")
-    moves = [e.body["to"] for e in entries if e.kind == "moved" and e.version == 2]
+    moves = [e.target for e in entries if e.kind == "moved" and e.version == 2]
     assert moves == ["STAGING", "SHADOW", "CANARY", "PRODUCTION"]
     assert serving_order(entries) == [2, 1]
     assert ledger.verify() == len(ledger.entries())
@@ -342,16 +342,17 @@ def test_a_challenger_worse_than_the_champion_is_rejected(home: Home, tmp_path: 
     strict.environment["PENSTOCK_STORE"] = str(home.path / "store")
     knower(tmp_path / "package")
     ledger, now = strict.ledger(), datetime.now(UTC)
+    actor = Actor.create(strict.path / "actor.pem", name="tester")
     ledger.append(
         workload="digits",
         version=1,
         kind=REGISTERED,
         body={"package": str(tmp_path / "package"), "fingerprint": "knower"},
-        actor="test",
+        actor=actor,
         now=now,
     )
     for stage in (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
-        ledger.move(workload="digits", version=1, to=stage, reason="test", actor="test", now=now)
+        ledger.move(workload="digits", version=1, to=stage, reason="test", actor=actor, now=now)
     ledger.close()
 
     code, said = strict.run()

@@ -31,6 +31,7 @@ from penstock.stats.skew import (
 )
 from penstock.verdict import Outcome
 from tests.bundles import NOW
+from tests.people import person
 
 RNG = np.random.default_rng(7)
 MANY = 20_000
@@ -248,7 +249,7 @@ def test_features_as_they_are_looked_up_are_not_skewed_and_others_block_the_rele
     with pytest.raises(Refused, match="skew-verdict is fail"):
         rollout.run(
             workload="digits", version=1, traffic=rollout.Traffic(images=tmp_path), home=tmp_path,
-            ledger=ledger, fault=None, actor="t", port=1, emit=lambda _: None, skew=bad.path,
+            ledger=ledger, fault=None, actor=person(), port=1, emit=lambda _: None, skew=bad.path,
         )  # fmt: skip
     ledger.close()
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +16,7 @@ import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.types import Int64
 
-from tests.packages import free_port
+from tests import postgres as servers
 
 SERVICE = "all"
 STORES = ("ours", "postgres", "spark", "duckdb", "dask")
@@ -28,10 +24,8 @@ NOT_INSTALLED = "needs Feast's other stores; type: make stores"
 
 
 @dataclass(frozen=True)
-class Postgres:
-    """A PostgreSQL server of the test's own."""
-
-    port: int
+class Postgres(servers.Server):
+    """A PostgreSQL server that Feast reads from."""
 
     def settings(self) -> dict[str, Any]:
         """Return how Feast reaches it."""
@@ -45,8 +39,7 @@ class Postgres:
         psycopg = pytest.importorskip("psycopg", reason=NOT_INSTALLED)
         kinds = {"string": "text", "int64": "bigint", "timestamp[us, tz=UTC]": "timestamptz"}
         columns = ", ".join(f"{f.name} {kinds[str(f.type)]}" for f in table.schema)
-        dsn = f"host=127.0.0.1 port={self.port} dbname=postgres user=penstock"
-        with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+        with psycopg.connect(self.dsn()) as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE TABLE {name} ({columns})")
             with cursor.copy(f"COPY {name} FROM STDIN") as copy:
                 for row in table.to_pylist():
@@ -55,32 +48,9 @@ class Postgres:
 
 @contextmanager
 def postgres_server() -> Iterator[Postgres]:
-    """Run a PostgreSQL server on loopback; as root it would refuse, so it gets a user's rights."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
-        Path(p).parent for p in [shutil.which("initdb")] if p
-    ]
-    if not found:
-        pytest.skip("needs PostgreSQL; on Debian: apt-get install postgresql")
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="penstock-pg-") as name:
-        folder = Path(name)
-        if as_user:
-            shutil.chown(folder, "postgres")
-        data, port, programs = folder / "data", free_port(), found[-1]
-
-        def run(program: str, *arguments: str) -> None:
-            subprocess.run(
-                [*as_user, str(programs / program), "-D", str(data), *arguments],
-                check=True, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
-            )  # fmt: skip
-
-        run("initdb", "-U", "penstock", "-A", "trust", "--no-sync")
-        listen = f"-p {port} -h 127.0.0.1 -k {folder} -F"
-        run("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", listen)
-        try:
-            yield Postgres(port)
-        finally:
-            run("pg_ctl", "stop", "-m", "immediate")
+    """Run a PostgreSQL server to load tables into."""
+    with servers.postgres_server() as server:
+        yield Postgres(server.port)
 
 
 def a_store(

@@ -1,37 +1,19 @@
-"""Laws of the ledger: order cannot be skipped, history cannot be changed unseen."""
+"""Laws of the ledger and the lifecycle: no stage is skipped, and there is a way back."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.ledger import Ledger, LedgerError, Stage, champion, serving_order, stage_of
-from penstock.ledger.lifecycle import NEXT, may_move
-
-NOW = datetime(2026, 1, 5, tzinfo=UTC)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """An empty ledger in a file."""
-    held = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    yield held
-    held.close()
-
-
-def move(ledger: Ledger, version: int, *stages: Stage) -> None:
-    """Move a version through stages."""
-    for stage in stages:
-        ledger.move(workload="digits", version=version, to=stage, reason="test", actor="t", now=NOW)
-
-
-ALL_THE_WAY = (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
+from penstock.ledger import Ledger, LedgerError, Stage, champion, deployable, stage_of
+from penstock.ledger.lifecycle import NEXT, may_move, serving_order
+from tests.ledger.conftest import Place
+from tests.ledger.steps import ALL_THE_WAY, NOW, move, note, promote, register
+from tests.people import person
 
 
 @given(st.sampled_from(Stage), st.sampled_from(Stage))
@@ -46,17 +28,27 @@ def test_there_is_no_other_step(origin: Stage, target: Stage):
 
 @pytest.mark.parametrize("target", [Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION])
 def test_a_new_version_cannot_skip_staging(ledger: Ledger, target: Stage):
-    """A move that skips is refused and leaves no entry."""
+    """A move that skips is refused and leaves no entry, not even of who tried."""
     with pytest.raises(LedgerError, match="cannot go from NONE"):
         move(ledger, 1, target)
 
     assert ledger.entries() == []
 
 
+def test_what_was_not_registered_cannot_be_staged(ledger: Ledger):
+    """A version without a package has nothing to stage, and no version has two packages."""
+    with pytest.raises(LedgerError, match="register it first"):
+        move(ledger, 1, Stage.STAGING)
+
+    register(ledger, 1)
+    with pytest.raises(LedgerError, match="registered already"):
+        register(ledger, 1)
+    move(ledger, 1, Stage.STAGING)
+
+
 def test_the_last_to_enter_production_is_the_champion(ledger: Ledger):
     """A promoted version is champion until a later one is, or it is archived."""
-    move(ledger, 1, *ALL_THE_WAY)
-    move(ledger, 2, *ALL_THE_WAY)
+    promote(ledger, 1, 2)
     assert champion(ledger.entries()) == 2
     assert serving_order(ledger.entries()) == [2, 1]
 
@@ -66,43 +58,53 @@ def test_the_last_to_enter_production_is_the_champion(ledger: Ledger):
     assert stage_of(ledger.entries(), 2) is Stage.ARCHIVED
 
 
-def test_a_whole_chain_verifies(ledger: Ledger):
-    """What was appended verifies, and its length is returned."""
-    move(ledger, 1, *ALL_THE_WAY)
+def test_two_earlier_production_versions_stay_deployable(ledger: Ledger):
+    """They cannot be archived while they are the newest two behind the champion; an older can."""
+    promote(ledger, 1, 2, 3)
+    assert deployable(ledger.entries()) == [3, 2, 1]
+    for version in (1, 2):
+        with pytest.raises(LedgerError, match="stay deployable behind champion 3"):
+            move(ledger, version, Stage.ARCHIVED)
 
-    assert ledger.verify() == 4
+    promote(ledger, 4)
+    move(ledger, 1, Stage.ARCHIVED)
 
-
-@pytest.mark.parametrize("verb", ["UPDATE entries SET actor = 'x'", "DELETE FROM entries"])
-def test_the_table_refuses_edits(ledger: Ledger, tmp_path: Path, verb: str):
-    """Even a direct SQL writer cannot change or remove an entry."""
-    move(ledger, 1, Stage.STAGING)
-    direct = sqlite3.connect(tmp_path / "ledger.db")
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        direct.execute(verb)
-    direct.close()
+    assert deployable(ledger.entries()) == [4, 3, 2]
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        "UPDATE entries SET body = replace(body, 'test', 'best') WHERE sequence = 2",
-        "UPDATE entries SET at = '2020-01-01' WHERE sequence = 1",
-        "DELETE FROM entries WHERE sequence = 2",
-    ],
-)
-def test_an_edit_behind_the_triggers_is_found(ledger: Ledger, tmp_path: Path, edit: str):
-    """Whoever drops the triggers and edits the file is found by the chain."""
-    move(ledger, 1, *ALL_THE_WAY)
-    direct = sqlite3.connect(tmp_path / "ledger.db")
-    direct.execute("DROP TRIGGER entries_no_update")
-    direct.execute("DROP TRIGGER entries_no_delete")
-    direct.execute(edit)
-    direct.commit()
-    direct.close()
+def test_a_champion_goes_only_when_another_can_serve(ledger: Ledger):
+    """The only one is kept, unless someone says why; the reason is in the entry."""
+    promote(ledger, 1)
+    with pytest.raises(LedgerError, match="no other version could serve"):
+        move(ledger, 1, Stage.ARCHIVED)
 
-    with pytest.raises(LedgerError):
-        ledger.verify()
+    move(ledger, 1, Stage.ARCHIVED, override="it leaks personal data")
+
+    assert champion(ledger.entries()) is None
+    assert ledger.entries()[-1].body["override"] == "it leaks personal data"
+
+
+@pytest.mark.parametrize("reached", range(4))
+def test_a_challenger_can_be_archived_from_any_stage(ledger: Ledger, reached: int):
+    """What never served may go at any time, and never comes back."""
+    promote(ledger, 1)
+    register(ledger, 2)
+    move(ledger, 2, *ALL_THE_WAY[:reached])
+
+    move(ledger, 2, Stage.ARCHIVED)
+
+    with pytest.raises(LedgerError, match="cannot go from ARCHIVED"):
+        move(ledger, 2, Stage.STAGING)
+
+
+def test_workloads_have_lives_of_their_own(ledger: Ledger):
+    """Version 1 of one workload says nothing about version 1 of another."""
+    promote(ledger, 1)
+
+    with pytest.raises(LedgerError, match="cannot go from NONE to PRODUCTION"):
+        ledger.move(
+            workload="credit", version=1, to=Stage.PRODUCTION, reason="t", actor=person(), now=NOW
+        )
 
 
 def test_a_time_without_a_zone_is_refused(ledger: Ledger):
@@ -113,6 +115,42 @@ def test_a_time_without_a_zone_is_refused(ledger: Ledger):
             version=1,
             kind="note",
             body={},
-            actor="t",
+            actor=person(),
             now=datetime(2026, 1, 5),  # noqa: DTZ001
         )
+
+
+def test_a_ledger_is_read_back_as_it_was_written(place: Place):
+    """Opened again, by another process or later, it says the same; longer than one batch too."""
+    first = Ledger(place.url)
+    written = [note(first, f"ünï {i}") for i in range(520)]
+    first.close()
+
+    again = Ledger(place.url)
+    assert again.entries("digits") == written
+    assert [row["sequence"] for row in again.rows()] == list(range(1, 522))
+    assert again.head() == (521, written[-1].hash)
+    again.close()
+
+
+def test_a_ledger_of_another_release_is_refused(place: Place):
+    """A table without keys and signatures is not written on; the sentence says what to do."""
+    place.execute("CREATE TABLE entries (sequence INTEGER PRIMARY KEY, actor TEXT NOT NULL)")
+
+    with pytest.raises(LedgerError, match="move it away and register again"):
+        Ledger(place.url)
+
+
+def test_a_database_that_does_not_answer_is_said():
+    """The message names the address, and no password."""
+    with pytest.raises(LedgerError, match=r"someone:\*\*\*@127\.0\.0\.1.* does not answer"):
+        Ledger("postgresql+psycopg://someone:hidden@127.0.0.1:1/x?connect_timeout=2")
+
+
+def test_a_ledger_in_a_folder_that_is_not_there_makes_it(tmp_path: Path):
+    """The first run of a home needs no preparation."""
+    held = Ledger(f"sqlite:///{tmp_path / 'new' / 'ledger.db'}")
+    promote(held, 1)
+
+    assert held.verify() == 6
+    held.close()

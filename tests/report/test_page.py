@@ -18,6 +18,7 @@ from penstock.bundle import write_json
 from penstock.report.page import write_page
 from penstock.stage import Refused
 from tests import bundles
+from tests.report import judged
 from tests.strategies import outcomes, words
 
 SECTIONS = (
@@ -271,6 +272,24 @@ def a_ladder(path: Path, *steps: dict[str, Any]) -> str:
         pq.write_table(pa.table(rows), folder / "worst.parquet")
 
     return str(bundles.bundle(path, "equivalence", make).path)
+
+
+def test_the_gate_is_drawn_as_in_its_report(tmp_path: Path):
+    """Every plot, the metrics with their intervals, and the checks."""
+
+    def make(folder: Path) -> None:
+        check = {"name": "auc <b>", "outcome": "fail", "reason": "0.71, at least 0.75"}
+        write_json(folder / "verdict.json", {"outcome": "fail", "checks": [check]})
+        write_json(folder / "scores.json", judged.two_classes())
+
+    made = bundles.bundle(tmp_path / "gate", "gate", make).path
+
+    text = page(tmp_path, a_record(bundles={"verdict": str(made)}))
+
+    assert text.count("<svg") == 5
+    assert "on 6,002 holdout rows, against the champion." in text
+    assert "<td>AUC</td><td>0.757 [0.742, 0.772], 600 rows</td>" in text
+    assert "<td>auc &lt;b&gt;</td><td>0.71, at least 0.75</td>" in text
 
 
 def test_a_ladder_shows_where_it_goes_wrong_and_for_whom(tmp_path: Path):

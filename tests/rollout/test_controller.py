@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 
-from penstock.ledger import Ledger, Stage, champion, stage_of
+from penstock.ledger import REGISTERED, Ledger, Stage, champion, stage_of
 from penstock.rollout.controller import PROMOTED, ROLLED_BACK, Controller, Result, Versions
 from penstock.rollout.evidence import Arm, Evidence
 from penstock.rollout.table import TrafficTable
 from penstock.workload import Rollout
+from tests.people import person
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 POLICY = Rollout(
     canary_percents=(10, 100), soak=timedelta(seconds=2), deadline=timedelta(seconds=60)
 )
+ALL_THE_WAY = (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
 GOOD = Arm(requests=5000, answered=5000, labelled=5000)
 BAD = Arm(requests=5000, answered=2500, labelled=2500, errors=2500)
 
@@ -91,6 +93,14 @@ class Watched(Ledger):
         return entry
 
 
+def registered(ledger: Ledger, version: int, *stages: Stage) -> None:
+    """Register a version and move it through stages."""
+    named: dict[str, Any] = {"workload": "digits", "version": version, "actor": person()}
+    ledger.append(**named, kind=REGISTERED, body={"package": f"p{version}"}, now=NOW)
+    for stage in stages:
+        ledger.move(**named, to=stage, reason="t", now=NOW)
+
+
 class Reader:
     """Evidence that says the same at every look."""
 
@@ -113,9 +123,8 @@ def ledger(tmp_path: Path) -> Iterator[Watched]:
     """A ledger in which version 1 serves and version 2 waits."""
     held = Watched(f"sqlite:///{tmp_path / 'ledger.db'}")
     held.cutter = Cutter()
-    for stage in (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
-        held.move(workload="digits", version=1, to=stage, reason="t", actor="t", now=NOW)
-    held.move(workload="digits", version=2, to=Stage.STAGING, reason="t", actor="t", now=NOW)
+    registered(held, 1, *ALL_THE_WAY)
+    registered(held, 2, Stage.STAGING)
     yield held
     held.close()
 
@@ -135,7 +144,7 @@ def controller(ledger: Watched, arm: Arm, cutter: Cutter) -> tuple[Controller, S
         versions=Versions(
             workload="digits", challenger=2, challenger_slot="b", champion=1, champion_slot="a"
         ),
-        actor="someone",
+        actor=person(),
         emit=lambda _: None,
         clock=clock,
         sleep=lambda _: None,
@@ -189,11 +198,8 @@ def test_cut_after_any_effect_users_end_where_the_ledger_says(
     assert effects > 8
     for after in range(1, effects + 1):
         held = Watched(f"sqlite:///{tmp_path / f'{after}.db'}")
-        for version, stages in ((1, 4), (2, 1)):
-            for stage in (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)[:stages]:
-                held.move(
-                    workload="digits", version=version, to=stage, reason="t", actor="t", now=NOW
-                )
+        registered(held, 1, *ALL_THE_WAY)
+        registered(held, 2, Stage.STAGING)
         made, plane = controller(held, arm, Cutter(after, how))
 
         with pytest.raises(raised):

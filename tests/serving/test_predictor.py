@@ -15,15 +15,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from penstock.bundle import MANIFEST
 from penstock.runtimes.onnxruntime import OnnxModel
 from serving.faults import ERROR_SHARE, WRONG_SHARE, share_of
-from serving.package import Contract, parse_rows
-from tests.packages import body, make_package, predictor, records, running, wait_for
+from tests.packages import body, make_package, predictor, records, running, table, wait_for
 from workloads.digits.transform import request_input
 
 ROWS = np.random.default_rng(3).integers(0, 17, (2, 64)).astype(np.float32)
@@ -51,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_both_protocols_answer_what_the_graph_answers(server: Server):
     """v1 and v2 give the label and probabilities of the package's own graph."""
-    logits = OnnxModel(server.package / "model.onnx").run(request_input(ROWS))
+    logits = OnnxModel(server.package / "model.onnx").run(request_input(table(ROWS)))
 
     two = server.client.post(INFER, content=body(ROWS)).json()
     one = server.client.post("/v1/models/digits:predict", json={"instances": ROWS.tolist()}).json()
@@ -68,8 +64,8 @@ def test_both_protocols_answer_what_the_graph_answers(server: Server):
 
 BAD = {
     "no json": (b"{", "body"),
-    "no inputs": (b'{"inputs": []}', "one input 'pixels'"),
-    "wrong name": (body(ROWS, name="image"), "one input 'pixels'"),
+    "no inputs": (b'{"inputs": []}', "pixels: is missing"),
+    "wrong name": (body(ROWS, name="image"), "pixels: is missing"),
     "wrong type": (body(ROWS, datatype="INT32"), "FP32 was wanted"),
     "wrong shape": (body(ROWS, shape=[2, 63]), "pixels"),
     "too wide": (body(np.zeros((1, 65), np.float32)), "[n, 64] was wanted"),
@@ -212,7 +208,7 @@ def test_every_request_is_in_the_log(server: Server):
         5,
         "champion",
     )
-    assert good["features"] == ROWS.tolist()
+    assert good["features"] == {"pixels": ROWS.tolist()}
     assert (bad["status"], bad["label"]) == (400, None)
     assert (good["mirrored"], copy["mirrored"]) == (False, True)
 
@@ -288,7 +284,7 @@ def test_a_failing_model_tells_its_log_and_not_its_client(tmp_path: Path):
 def test_a_wrong_answer_is_the_next_class_for_the_chosen_requests(tmp_path: Path):
     """The accuracy fault changes what users are told, and what the log says they were told."""
     made = make_package(tmp_path / "package")
-    right = OnnxModel(made.path / "model.onnx").run(request_input(ROWS)).argmax(axis=1)
+    right = OnnxModel(made.path / "model.onnx").run(request_input(table(ROWS))).argmax(axis=1)
     hit, spared = (
         next(name for name in map(str, range(100)) if (share_of(name) < WRONG_SHARE) == wrong)
         for wrong in (True, False)
@@ -366,33 +362,6 @@ def test_a_socket_that_strangers_hear_is_refused(tmp_path: Path):
     assert done.returncode == 1
     assert "not on loopback" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-CONTRACT = Contract(workload="digits", classes=10, feature="pixels", width=4, low=0, high=16)
-
-
-@given(
-    hnp.arrays(
-        np.float64,
-        hnp.array_shapes(min_dims=0, max_dims=3, max_side=6),
-        elements=st.floats(-20, 40, width=32) | st.just(float("nan")),
-    )
-)
-def test_rows_are_taken_exactly_when_they_fit_the_contract(values: np.ndarray):
-    """Any array is either refused with a sentence naming the field, or has shape and range."""
-    fits = (
-        values.ndim == 2
-        and values.shape[1] == 4
-        and 1 <= len(values) <= 64
-        and bool(np.isfinite(values).all())
-        and bool(((values >= 0) & (values <= 16)).all())
-    )
-
-    if fits:
-        assert parse_rows(values.tolist(), CONTRACT).shape == values.shape
-    else:
-        with pytest.raises(ValueError, match="pixels"):
-            parse_rows(values.tolist(), CONTRACT)
 
 
 def test_a_package_without_its_manifest_is_no_package(tmp_path: Path):

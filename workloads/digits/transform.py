@@ -54,11 +54,16 @@ def model_input(
 
 def training_input(rows: pa.Table) -> NDArray[np.float32]:
     """Return the network's input for a snapshot's rows, scaled by their stored features."""
-    pixels = rows["pixels"].combine_chunks().flatten().to_numpy().reshape(-1, SIDE * SIDE)
-    return model_input(pixels, rows["ink_mean"].to_numpy(), rows["ink_spread"].to_numpy())
+    return model_input(_pixels(rows), rows["ink_mean"].to_numpy(), rows["ink_spread"].to_numpy())
 
 
-def request_input(pixels_np: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the network's input for images that arrive in a request, shape [n, 1, 8, 8]."""
-    features = capture_features(pixels_np)
-    return model_input(pixels_np, features["ink_mean"], features["ink_spread"])
+def request_input(rows: pa.Table) -> NDArray[np.float32]:
+    """Return the network's input for rows of a request, which hold pixels alone."""
+    pixels = _pixels(rows)
+    features = capture_features(pixels)
+    return model_input(pixels, features["ink_mean"], features["ink_spread"])
+
+
+def _pixels(rows: pa.Table) -> NDArray[np.float32]:
+    """Return images row by row, shape [n, 64]."""
+    return rows["pixels"].combine_chunks().flatten().to_numpy().reshape(-1, SIDE * SIDE)

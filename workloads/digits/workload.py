@@ -11,7 +11,9 @@ from penstock.workload import (
     Engine,
     Equivalence,
     Export,
+    Invariance,
     Limits,
+    MinimumFunctionality,
     NoWorse,
     Quantize,
     Rollout,
@@ -53,10 +55,19 @@ WORKLOAD = Workload(
     ),
     gate=(
         AtLeast(metric="accuracy", value=0.93),
+        AtMost(metric="calibration_error", value=0.03),
         AtMost(metric="latency_p50_ms", value=100.0),
         AtMost(metric="peak_memory_mb", value=1500.0),
-        NoWorse(metric="accuracy", margin=0.02),
+        AtMost(metric="cold_start_s", value=5.0),
+        AtMost(metric="data_age_days", value=30.0),
+        # What 600 images can show: of two models that are as good, most pass.
+        NoWorse(metric="accuracy", margin=0.03),
         NoWorse(metric="accuracy", margin=0.15, slices=True),
+    ),
+    behaviours=(
+        Invariance(name="a fifth less ink", change="fainter", share=0.95),
+        Invariance(name="one pixel to the right", change="one_to_the_right", share=0.93),
+        MinimumFunctionality(name="the mean of each digit", cases="mean_digits"),
     ),
     rollout=Rollout(
         canary_percents=(10, 25, 50, 100),

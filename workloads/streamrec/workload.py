@@ -3,24 +3,32 @@
 from datetime import timedelta
 
 from penstock.workload import (
+    About,
+    AtLeast,
+    AtMost,
     Column,
     DataRules,
+    Direction,
     Drift,
     Engine,
     Equivalence,
     Export,
     Found,
     Freshness,
+    Invariance,
     Limits,
-    Network,
+    MinimumFunctionality,
+    NoWorse,
     OnStale,
     Quantize,
+    Rollout,
     Rung,
     Slice,
     Training,
+    Workload,
 )
 
-WORKLOAD = Network(
+WORKLOAD = Workload(
     name="streamrec",
     title="Recommender clicks",
     owner="recommendations",
@@ -102,6 +110,76 @@ WORKLOAD = Network(
             # More than a quarter of impressions score within 0.05 of the threshold, so decisions
             # turn with hardly a change. What keeps them honest is the change itself.
             slices=Limits(min_agreement=0.98, max_metric_drop=0.01, max_probability_change=0.05),
+        ),
+    ),
+    gate=(
+        AtLeast(metric="auc", value=0.67),
+        # Knowing the share of clicks and nothing else would be 0.56.
+        AtMost(metric="log_loss", value=0.55),
+        # Saying a half to everything would be 0.69; small slices know theirs to about a tenth.
+        AtMost(metric="log_loss", value=0.75, slices=True),
+        AtMost(metric="calibration_error", value=0.06),
+        NoWorse(metric="auc", margin=0.015),
+        NoWorse(metric="log_loss", margin=0.01),
+        # Not the AUC: on a hundred impressions that says little, whatever the model.
+        NoWorse(metric="log_loss", margin=0.05, slices=True),
+        AtMost(metric="latency_p99_ms", value=10.0),
+        AtMost(metric="peak_memory_mb", value=1000.0),
+        AtMost(metric="data_age_days", value=7.0),
+    ),
+    behaviours=(
+        Direction(name="a better item, more likely a click", change="a_better_item", rises=True),
+        Direction(name="a better match, more likely a click", change="a_better_match", rises=True),
+        Invariance(
+            name="another minute of the same hour",
+            change="another_minute",
+            share=1.0,
+            max_probability_change=0.0,
+        ),
+        Invariance(
+            name="an item shown once more",
+            change="shown_once_more",
+            max_probability_change=0.02,
+        ),
+        MinimumFunctionality(
+            name="what everybody clicks and what nobody does",
+            cases="plain_impressions",
+            share=0.9,
+        ),
+    ),
+    rollout=Rollout(
+        canary_percents=(10, 25, 50, 100),
+        soak=timedelta(days=3),
+        deadline=timedelta(days=28),
+        time_scale=1 / 43_200,  # a day becomes two seconds
+        # Many lie at the threshold: between two seeds one in twenty is decided otherwise.
+        max_disagreement_share=0.15,
+        # A third is wrong by design: a click is a matter of chance, even to who knows its odds.
+        max_wrong_share=0.45,
+        evidence_timeout=timedelta(days=4),
+    ),
+    # The simulated weeks are always the same ones.
+    recorded=True,
+    about=About(
+        purpose="Tell how likely a user is to click an item, to choose what to show first.",
+        methodology=(
+            "Embeddings of who, what and when beside counts of the last day, then a small "
+            "perceptron: ids are worth more than any other change that was tried, and a table is "
+            "read in no time."
+        ),
+        assumptions=(
+            "Counts of the last day are an hour old when they are read, not more than two days.",
+            "Tastes change slowly against the week between two trainings.",
+        ),
+        limitations=(
+            "Users, items and clicks are simulated; no number here says anything about people.",
+            "It learns from what was shown; what was never shown it cannot rate well.",
+            "Of users seen for less than two days it knows little more than the item does.",
+        ),
+        out_of_scope=("Prices, credit, jobs, or anything else that changes somebody's chances.",),
+        ethical=(
+            "Ranking by clicks favours what is clicked, which is not what is good for the user; a "
+            "real use needs a goal besides clicks, and a way out for the user."
         ),
     ),
 )

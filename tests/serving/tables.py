@@ -1,0 +1,96 @@
+"""A package of a workload for tables: a linear graph, and rows drawn from its contract."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+from onnx import TensorProto, helper, numpy_helper
+
+from penstock import workload as workloads
+from penstock.bundle import Bundle, Recipe, Summary, read, write, write_json
+from penstock.register.contract import contract_of, golden
+from penstock.request import EARLIEST_US, STAMP, Contract, Feature, request_input
+from tests.bundles import NOW
+
+MISSING = 0.3
+"""Share of missing values in columns that may have them."""
+
+DAYS_US = 365 * 24 * 3600 * 1_000_000
+
+
+def rows(contract: Contract, n: int, *, seed: int = 1) -> pa.Table:
+    """Return n rows as a snapshot has them: in range, some missing where they may be."""
+    rng = np.random.default_rng(seed)
+    return pa.table({f.name: _values(f, n, rng) for f in contract.features})
+
+
+def _values(feature: Feature, n: int, rng: np.random.Generator) -> pa.Array:
+    low = 0.0 if feature.low is None else feature.low
+    high = low + 500 if feature.high is None else feature.high
+    if feature.dtype == STAMP:
+        return pa.array(EARLIEST_US + rng.integers(0, DAYS_US, n)).view(feature.arrow)
+    if feature.length is not None:
+        return pa.array(list(rng.uniform(low, high, (n, feature.length))), feature.arrow)
+    drawn = rng.integers(int(low), int(high), n, endpoint=True) if feature.whole else None
+    values = rng.uniform(low, high, n) if drawn is None else drawn
+    mask = rng.random(n) < MISSING if feature.nullable else np.zeros(n, bool)
+    return pa.array(values, feature.arrow, mask=mask)
+
+
+def graph(inputs_nd: np.ndarray, *, seed: int = 7) -> onnx.ModelProto:
+    """Return one linear layer of seeded weights, [n, d] to [n, 2].
+
+    Of such inputs half have a probability above 0.3, where neither 0.2 nor 0.5 is a safe guess.
+    """
+    each = 1 / (np.abs(inputs_nd).max(axis=0) + 1)
+    weights = np.random.default_rng(seed).normal(0, 1, (inputs_nd.shape[1], 2)) * each[:, None]
+    odds = inputs_nd @ (weights[:, 1] - weights[:, 0])
+    bias = np.array([0, np.log(0.3 / 0.7) - np.median(odds)])
+    held = [(weights, "w"), (bias, "b")]
+    table = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", inputs_nd.shape[1]])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
+    node = helper.make_node("Gemm", ["rows", "w", "b"], ["logits"])
+    constants = [numpy_helper.from_array(v.astype(np.float32), name) for v, name in held]
+    made = helper.make_graph([node], "linear", [table], [logits], constants)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def make_package(path: Path, workload: str) -> Bundle:
+    """Write a package of a linear graph, by the contract and golden requests of the library."""
+    declared = workloads.load(workload)
+    contract = contract_of(declared)
+    held = rows(contract, 40)
+    label = pa.array(np.arange(40) % 2)
+
+    def snapshot(folder: Path) -> Summary:
+        pq.write_table(held.append_column(declared.label, label), folder / "holdout.parquet")
+        return Summary("pass", "made for a test")
+
+    recipe = Recipe(kind="snapshot", workload=workload)
+    made = write(path.with_name("snapshot"), recipe, make=snapshot, now=NOW)
+
+    def package(folder: Path) -> Summary:
+        onnx.save(graph(request_input(workload)(held)), folder / "model.onnx")
+        write_json(folder / "serving.json", contract.to_dict())
+        write_json(folder / "golden.json", golden(folder / "model.onnx", declared, made))
+        return Summary("pass", "made for a test")
+
+    return write(path, Recipe(kind="package", workload=workload), make=package, now=NOW)
+
+
+def altered(package: Bundle, path: Path, file: str, **changed: object) -> Bundle:
+    """Write a copy of a package with fields of one of its documents replaced."""
+
+    def make(folder: Path) -> Summary:
+        for name in ("model.onnx", "golden.json", "serving.json"):
+            shutil.copy(package.file(name), folder / name)
+        write_json(folder / file, {**package.json(file), **changed})
+        return Summary("pass", "made for a test")
+
+    write(path, Recipe(kind="package", workload=package.manifest["workload"]), make=make, now=NOW)
+    return read(path)
