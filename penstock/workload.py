@@ -687,9 +687,8 @@ def sources(stage: str, name: str) -> list[Path]:
     that a new rollout policy does not train a new model. Behaviours are the gate's alone.
     """
     library = Path(__file__).resolve().parent
-    shared = [
-        library / m for m in ("workload.py", "policy.py", "verdict.py", "bundle.py", "stage.py")
-    ]
+    values = ("workload.py", "policy.py", "verdict.py", "bundle.py", "stage.py")
+    shared = [library / module for module in values]
     below = [library / m for m in _BELOW.get(stage, ())]
     apart = {"workload.py"} if stage == "gate" else {"workload.py", BEHAVIOUR}
     own = [p for p in (root() / "workloads" / name).glob("*.py") if p.name not in apart]
@@ -710,7 +709,7 @@ _BELOW = {
     "engine": ("runtimes", "stats"),
     "equivalence": ("runtimes", "stats"),
     "gate": ("runtimes", "stats", "report"),
-    "register": ("runtimes", "stats", "report"),
+    "register": ("request.py", "runtimes", "stats", "report"),
 }
 """What each stage uses of the packages below the stages."""
 

@@ -30,6 +30,9 @@ FEWEST, MOST = 12, 2000
 
 Answer = Callable[[Any], Any]
 
+CORES = 1
+"""Threads that run the artifact, here and where it serves."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -83,6 +86,7 @@ def figures(asked: Asked) -> dict[str, Any]:
         "cold_start_s": loaded - began + warm["first_ms"] / 1e3,
         **warm,
         **peak,
+        "cores": CORES,
         "batches": [{"batch": size, **figured(taken[size], size)} for size in asked.batches],
     }
 

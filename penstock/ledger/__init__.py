@@ -12,6 +12,7 @@ from penstock.ledger.lifecycle import (
     champion,
     deployable,
     package_of,
+    package_to_serve,
     serving_order,
     stage_of,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "deployable",
     "export",
     "package_of",
+    "package_to_serve",
     "serving_order",
     "stage_of",
     "verify_export",

@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 import numpy as np
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Param, Run, RunTag
@@ -38,6 +37,7 @@ from penstock.tracking.mlflow import (
     PARENT_TAG,
     PIPELINE_TAG,
     experiment_of,
+    lock_of,
     parent_of,
 )
 
@@ -71,7 +71,7 @@ class MlflowRegistry:
             raise ValueError(f"{URI_VARIABLE} is not set; name the tracking server or database.")
         for variable, value in QUIET.items():
             os.environ.setdefault(variable, value)
-        self._lock = _lock_of(uri)
+        self._lock = lock_of(uri)
         with self._lock:
             # Connecting creates the tables; two that do so at once get half of them each.
             self._client = MlflowClient()
@@ -236,15 +236,6 @@ class MlflowRegistry:
                 self._client.set_registered_model_alias(workload, alias, str(version))
             elif alias in held:
                 self._client.delete_registered_model_alias(workload, alias)
-
-
-def _lock_of(uri: str) -> AbstractContextManager[object]:
-    """Return a lock beside a SQLite database; anything else needs none."""
-    if not uri.startswith("sqlite:///"):
-        return nullcontext()
-    database = Path(uri.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{database}.lock")
 
 
 def _params(package: Bundle) -> dict[str, str]:

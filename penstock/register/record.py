@@ -54,8 +54,8 @@ def record(
         Conflict: Other writers of the ledger were faster every time.
         LedgerError: The actor may not write.
     """
-    if known := _known(ledger.entries(packaged.manifest["workload"]), packaged):
-        return known
+    if found := known(ledger.entries(packaged.manifest["workload"]), packaged):
+        return found
     registry = opened()
     with registry.alone():
         for left in reversed(range(TRIES)):
@@ -78,8 +78,8 @@ def _recorded(
     workload, end = packaged.manifest["workload"], ledger.head().sequence
     entries = ledger.entries(workload)
     # Another process may have finished the same package while this one waited.
-    if known := _known(entries, packaged):
-        return known
+    if found := known(entries, packaged):
+        return found
     named = {e.version for e in entries if e.kind == REGISTERED}
     version = _kept(packaged, registry, named, described(packaged, evidence))
     body = {
@@ -128,7 +128,7 @@ def _kept(
     return version
 
 
-def _known(entries: Sequence[Entry], packaged: Bundle) -> tuple[int, Stage] | None:
+def known(entries: Sequence[Entry], packaged: Bundle) -> tuple[int, Stage] | None:
     """Return the version that the ledger has of this package, still open or serving."""
     serving = champion(entries)
     if serving is not None and candidate(read(Path(package_of(entries, serving)))) == candidate(

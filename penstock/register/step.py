@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,7 @@ from typing import Any
 from penstock import workload as workloads
 from penstock.bundle import Bundle, BundleError, read
 from penstock.ledger import (
-    REGISTERED,
     Actor,
-    Entry,
     Ledger,
     LedgerError,
     Stage,
@@ -21,10 +19,9 @@ from penstock.ledger import (
     package_of,
     stage_of,
 )
-from penstock.ledger import champion as champion_of
 from penstock.register import featurecontract, infra, promotion
 from penstock.register import package as packages
-from penstock.register.record import OPEN, candidate, record
+from penstock.register.record import OPEN, known, record
 from penstock.register.registry import Registry
 from penstock.stage import Refused, carry_out, require_pass, say, verdict_of
 from penstock.verdict import Outcome
@@ -95,15 +92,15 @@ def run(
     ledger = Ledger(ledger_url())
     try:
         evidence = _evidence(packaged, declared, inputs, ledger, infra_verdict, now)
-        version, known = record(packaged, mlflow, ledger, actor=actor, now=now, evidence=evidence)
+        version, stage = record(packaged, mlflow, ledger, actor=actor, now=now, evidence=evidence)
         held = read(Path(package_of(ledger.entries(workload), version)), kind="package")
-        if known is Stage.NONE:
+        if stage is Stage.NONE:
             _admit(held, declared, ledger, version=version, actor=actor, now=now)
     finally:
         ledger.close()
-    serves = " and already serves" if known is Stage.PRODUCTION else ""
+    serves = " and already serves" if stage is Stage.PRODUCTION else ""
     line = f"{name_of(workload, version, held)}{serves}"
-    say("register", held, line=line, reused=known is not Stage.NONE)
+    say("register", held, line=line, reused=stage is not Stage.NONE)
     return str(version)
 
 
@@ -141,7 +138,7 @@ def _evidence(
     Raises:
         Refused: The real server did not answer right with this package.
     """
-    if is_known(packaged, ledger.entries(declared.name)):
+    if known(ledger.entries(declared.name), packaged):
         return {}
     bundle = infra.validate(packaged, out, now=now)
     verdict = verdict_of(bundle)
@@ -154,25 +151,6 @@ def _evidence(
             "verdicts": {kind: inputs[kind].digest for kind in promotion.VERDICTS},
         },
     }
-
-
-def is_known(packaged: Bundle, entries: Sequence[Entry]) -> bool:
-    """Return whether a server has answered with this package before, and its version may go on.
-
-    So it is for what serves now, and for a version that was registered and is not archived.
-    """
-    serving = champion_of(entries)
-    if serving is not None:
-        held = read(Path(package_of(entries, serving)), kind="package")
-        if candidate(held) == candidate(packaged):
-            return True
-    return any(
-        e.kind == REGISTERED
-        and e.version is not None
-        and e.body["fingerprint"] == packaged.fingerprint
-        and stage_of(entries, e.version) not in (Stage.PRODUCTION, Stage.ARCHIVED)
-        for e in entries
-    )
 
 
 def _admit(

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bundle import read
-from penstock.ledger import Actor, Ledger, Stage, champion, package_of, serving_order, stage_of
+from penstock.ledger import (
+    Actor,
+    Ledger,
+    Stage,
+    champion,
+    package_to_serve,
+    serving_order,
+    stage_of,
+)
 from penstock.processes import undisturbed
 from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, logs_of
 from penstock.rollout.evidence import LogReader
@@ -85,18 +93,18 @@ def run(
         require_pass(skew, kind="skew-verdict")
     entries = ledger.entries(workload)
     serving = champion(entries)
-    read(Path(package_of(entries, version)), kind="package")
+    read(Path(package_to_serve(entries, version)), kind="package")
     running = Plane.running(home)
     plane = Plane.up(home, model=workload, port=port)
     try:
         if serving is not None:
-            _serve(plane, serving, Path(package_of(entries, serving)), emit)
+            _serve(plane, serving, Path(package_to_serve(entries, serving)), emit)
         if serving == version:
             return _unchanged(version, emit)
         versions = _placed(plane, workload, version, serving)
         return _release(
             plane,
-            Path(package_of(entries, version)),
+            Path(package_to_serve(entries, version)),
             versions,
             traffic=traffic,
             ledger=ledger,
@@ -124,7 +132,7 @@ def serve_champion(plane: Plane, ledger: Ledger, workload: str) -> int | None:
     entries = ledger.entries(workload)
     serving = champion(entries)
     if serving is not None:
-        _serve(plane, serving, Path(package_of(entries, serving)), lambda _: None)
+        _serve(plane, serving, Path(package_to_serve(entries, serving)), lambda _: None)
     return serving
 
 
@@ -288,7 +296,7 @@ def _withdraw(plane: Plane, versions: Versions, ledger: Ledger) -> None:
     plane.stop_slot(versions.challenger_slot)
     entries = ledger.entries(versions.workload)
     for standby in serving_order(entries)[1:2]:
-        package = Path(package_of(entries, standby))
+        package = Path(package_to_serve(entries, standby))
         plane.set_slot(versions.challenger_slot, package=package, version=str(standby))
 
 

@@ -1,12 +1,10 @@
-"""Fixed-sample intervals of shares, their differences and ratios, and a paired bootstrap."""
+"""Fixed-sample intervals of shares, their differences and ratios."""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 MANY = 30
@@ -123,37 +121,3 @@ def _ratio_bound(p: float, p_bound: float, q: float, q_bound: float, *, sign: in
     root = math.sqrt(max(0.0, (p * q) ** 2 - a * c))
     # Multiplied out by the conjugate, the lower root does not divide by an ``a`` near 0.
     return (p * q + root) / a if sign > 0 else c / (p * q + root) if p * q + root else 0.0
-
-
-def paired_difference(
-    challenger_n: NDArray[np.float64],
-    champion_n: NDArray[np.float64],
-    *,
-    alpha: float,
-    resamples: int,
-    rng: np.random.Generator,
-) -> tuple[float, float, float]:
-    """Return the mean paired difference and the bounds of its percentile bootstrap interval.
-
-    Args:
-        challenger_n: Score of the challenger on each example, shape [n].
-        champion_n: Score of the champion on the same examples, shape [n].
-        alpha: The interval is two-sided at ``1 - alpha``; each bound alone holds at alpha / 2.
-
-    Raises:
-        ValueError: The shapes differ, or there is no example.
-    """
-    if challenger_n.shape != champion_n.shape:
-        raise ValueError(
-            f"paired scores differ in shape: challenger {challenger_n.shape}, champion "
-            f"{champion_n.shape}; score both models on the same holdout revision."
-        )
-    if not len(challenger_n):
-        raise ValueError("no examples to compare on; give the holdout at least one row.")
-    difference = challenger_n - champion_n
-    n = len(difference)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        means[i] = difference[rng.integers(0, n, n)].mean()
-    low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
-    return float(difference.mean()), float(low), float(high)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+ARTIFACTS_VARIABLE = "PENSTOCK_ARTIFACTS"
+"""Environment variable: where MLflow keeps artifacts, when tracking goes straight to a database."""
+
 RUN_VARIABLE = "PENSTOCK_RUN"
 """Environment variable: identity of the pipeline run that steps belong to."""
 

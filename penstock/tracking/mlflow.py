@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from penstock.tracking import URI_VARIABLE, Untracked
+from penstock.tracking import ARTIFACTS_VARIABLE, URI_VARIABLE, Untracked
 
 PARENT_TAG = "mlflow.parentRunId"
 PIPELINE_TAG = "penstock.run"
@@ -24,12 +26,40 @@ GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 """How long a server that does not answer may hold up a training, unless the environment says."""
 
 
+SQLITE = "sqlite:///"
+
+
+def lock_of(uri: str) -> AbstractContextManager[object]:
+    """Return a lock beside a SQLite database, whose tables two processes may not make at once.
+
+    A server and PostgreSQL have transactions of their own; there it is nothing.
+    """
+    if not uri.startswith(SQLITE):
+        return nullcontext()
+    database = Path(uri.removeprefix(SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{database}.lock")
+
+
 def artifact_root() -> str | None:
-    """Return a folder beside a SQLite tracking database; MLflow would use the current folder."""
+    """Return where artifacts lie: as the environment says, or beside a SQLite tracking database.
+
+    A server knows by itself, which is None.
+
+    Raises:
+        ValueError: Another database, and nothing says where; MLflow would use the current folder.
+    """
+    if named := os.environ.get(ARTIFACTS_VARIABLE):
+        return named
     uri = os.environ[URI_VARIABLE]
-    if not uri.startswith("sqlite:///"):
+    if uri.startswith(SQLITE):
+        return (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
+    if uri.startswith(("http://", "https://", "databricks")):
         return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    raise ValueError(
+        f"{URI_VARIABLE} is a database and {ARTIFACTS_VARIABLE} is not set; name the folder or "
+        "bucket where artifacts are kept."
+    )
 
 
 def experiment_of(client: MlflowClient, workload: str) -> str:
@@ -146,13 +176,14 @@ def begin_run(
     for variable, value in GIVE_UP.items():
         os.environ.setdefault(variable, value)
     try:
-        client = MlflowClient()
-        experiment_id = experiment_of(client, workload)
+        with lock_of(os.environ[URI_VARIABLE]):
+            client = MlflowClient()
+            experiment_id = experiment_of(client, workload)
         above = parent_of(client, experiment_id, parent)
         close_killed(client, experiment_id, identity)
         told = {**tags, IDENTITY_TAG: identity}
         return _begun(client, experiment_id, name, above, params, told)
-    except MlflowException as e:
+    except (MlflowException, ValueError) as e:
         return Untracked(f"not tracked: {_said(e)}")
 
 
@@ -174,5 +205,5 @@ def _params(values: Mapping[str, object]) -> list[Param]:
     return [Param(key, str(value)[:LONGEST]) for key, value in values.items()]
 
 
-def _said(error: MlflowException) -> str:
+def _said(error: MlflowException | ValueError) -> str:
     return str(error).splitlines()[0][:200]

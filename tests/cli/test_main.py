@@ -39,13 +39,11 @@ def test_help_names_every_verb(tmp_path: Path):
     ("arguments", "said"),
     [
         (("run", "digit"), "no workload 'digit'; there is credit, digits, streamrec"),
-        (("run", "credit"), "declares no gate and no rollout yet; its stages end with equivalence"),
         (("up",), "digits has no champion yet; release one: penstock run digits"),
         (("up", "digit"), "no workload 'digit'"),
     ],
     ids=[
         "run of a misspelt workload",
-        "run of a network without a gate",
         "up with no champion",
         "up of an unknown workload",
     ],

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.stats.distance import EQUAL_DB, snr_db
-from penstock.stats.intervals import paired_difference, wilson
+from penstock.stats.intervals import wilson
 from penstock.stats.sequential import log_evidence, share
 
 COUNTS = st.integers(0, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -65,35 +65,6 @@ def test_wilson_holds_the_share(counts: tuple[int, int]):
     assert 0 <= low <= high <= 1
     if counts[1]:
         assert low - 1e-12 <= counts[0] / counts[1] <= high + 1e-12
-
-
-def test_equal_scores_differ_by_nothing():
-    """Two models with the same scores have a paired difference of exactly zero."""
-    right = np.array([1.0, 0.0, 1.0])
-
-    found = paired_difference(right, right, alpha=0.05, resamples=50, rng=np.random.default_rng(1))
-
-    assert found == (0.0, 0.0, 0.0)
-
-
-def test_scores_of_other_examples_are_refused():
-    """Scores of different holdouts cannot be paired."""
-    with pytest.raises(ValueError, match="same holdout revision"):
-        paired_difference(
-            np.ones(3), np.ones(4), alpha=0.05, resamples=5, rng=np.random.default_rng(1)
-        )
-
-
-def test_the_paired_bound_holds_at_its_level():
-    """The lower bound exceeds the true difference in about alpha / 2 of samples, not more."""
-    rng = np.random.default_rng(3)
-    truth, missed, runs = 0.0, 0, 300
-    for _ in range(runs):
-        a, b = (rng.random((2, 300)) < 0.9).astype(float)
-        _, low, _ = paired_difference(a, b, alpha=0.1, resamples=200, rng=rng)
-        missed += low > truth
-
-    assert missed / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
 
 
 def test_equal_outputs_are_capped_and_broken_ones_are_no_evidence():
