@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from penstock import workload as workloads
 from penstock.stats.slices import masks
-from penstock.workload import Slice
+from penstock.workload import Network, Slice
 
-PLAIN = replace(workloads.load_network("digits"), label="y", classes=3)
+DIGITS = workloads.load_network("digits")
+NETWORK = {f.name: getattr(DIGITS, f.name) for f in fields(Network)}
+PLAIN = Network(**{**NETWORK, "label": "y", "classes": 3})
 PROBABILITY = replace(PLAIN, classes=2, threshold=0.3, metric="auc")
 VALUES = st.lists(st.none() | st.integers(-5, 5), min_size=1, max_size=20)
 

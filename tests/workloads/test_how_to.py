@@ -14,7 +14,7 @@ import pytest
 
 from penstock.workload import root
 
-FOLDERS = ("penstock", "workloads", "feature_repo")
+FOLDERS = ("penstock", "workloads", "feature_repo", "components", "pipelines", "serving")
 PAGE = (root() / "docs/how-to/add-a-workload.md").read_text()
 FILE = re.compile(r"^`(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MORE = re.compile(r"^append to `(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,15 +35,20 @@ def follow(commands: str, here: Path) -> None:
         assert done.returncode == 0, command + done.stdout + done.stderr
 
 
+def append(name: str, more: str, here: Path) -> None:
+    """Write lines below a file's own."""
+    (here / name).write_text((here / name).read_text() + more)
+
+
 def outcome(bundle: Path) -> str:
     """Return how a stage ended."""
     return json.loads((bundle / "manifest.json").read_text())["summary"]["outcome"]
 
 
 def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
-    """Data first, then a network up to its ladder: files and commands copied from the page."""
+    """Data, a network up to its ladder, a registered version: all copied from the page."""
     files = FILE.findall(PAGE)
-    data_first, then_network = [held for kind, held in BLOCK.findall(PAGE) if not kind]
+    data_first, then_network, then_all = [held for kind, held in BLOCK.findall(PAGE) if not kind]
     here = tmp_path / "checkout"
     for folder in FOLDERS:
         without = shutil.ignore_patterns("__pycache__")
@@ -51,6 +56,7 @@ def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
     assert [name for name, _ in files] == [
         "workloads/parcels/workload.py", "workloads/parcels/data.py", "feature_repo/parcels.py",
         "workloads/parcels/transform.py", "workloads/parcels/model.py",
+        "workloads/parcels/behaviour.py",
     ]  # fmt: skip
     for name, held in files:
         (here / name).parent.mkdir(exist_ok=True)
@@ -63,12 +69,19 @@ def test_a_stranger_who_follows_it_has_a_fourth_workload(tmp_path: Path):
     assert proof["views"][0]["found"] > 1_800
     assert json.loads((here / "checked/verdict.json").read_text())["outcome"] == "pass"
 
-    ((name, more),) = MORE.findall(PAGE)
-    (here / name).write_text((here / name).read_text() + more)
+    network, release = MORE.findall(PAGE)
+    append(*network, here)
     follow(then_network, here)
 
     made = ("model", "graph", "int8", "engine", "ladder")
     assert {name: outcome(here / name) for name in made} == dict.fromkeys(made, "pass")
+
+    append(*release, here)
+    follow(then_all, here)
+
+    (run,) = (here / ".penstock/runs").glob("*/run.json")
+    record = json.loads(run.read_text())
+    assert (record["outcome"], record["version"]) == ("registered", 1)
 
 
 @pytest.mark.parametrize("name", ["streamrec", "credit", "digits"])
