@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ BUDGETS = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mb", "cold_start_s")
 
 DATA_AGE = "data_age_days"
 """From the newest training row's event until now, in days."""
+
+SHARES = (*RISING, *FAIR_RISING, *FAIR_FALLING, "brier", "calibration_error")
+"""Metrics that lie between 0 and 1."""
+
+ALL = "all"
+"""What all rows together are called, where slices are."""
 
 TWO_CLASSES = ("auc", "expected_cost", *FAIR_RISING, *FAIR_FALLING)
 """Metrics of a task whose product is a probability."""
@@ -46,6 +53,11 @@ class Slice:
         if limited == self.missing:
             raise ValueError(
                 f"Slice {self.name!r} needs either limits (low, high, among) or missing=True."
+            )
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(
+                f"Slice {self.name!r} begins at {self.low} and ends before {self.high}: no row is "
+                "in it."
             )
 
 
@@ -104,8 +116,8 @@ class Costs:
 
     def __post_init__(self) -> None:
         for name, cost in vars(self).items():
-            if not cost > 0:
-                raise ValueError(f"Costs.{name} is {cost}; it must be greater than 0.")
+            if not 0 < cost < math.inf:
+                raise ValueError(f"Costs.{name} is {cost}; give a finite number above 0.")
 
     @property
     def threshold(self) -> float:
@@ -134,6 +146,22 @@ class Sensitive:
             raise ValueError(
                 f"Sensitive {self.name!r} has {len(self.groups)} group; give at least 2 to compare."
             )
+        refuse_twice(f"groups of {self.name!r}", [group.name for group in self.groups])
+
+
+def refuse_twice(what: str, names: Sequence[str]) -> None:
+    """Refuse names of which one is given twice: the second would hide the first.
+
+    Raises:
+        ValueError: One is.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"two {what} are called {twice[0]!r}; give each a name of its own.")
+
+
+def _refuse_share(owner: str, share: float) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"{owner}.share is {share}; it is a share of rows, above 0 and up to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +177,14 @@ class Invariance:
 
     max_probability_change: float | None = None
     """Of any class; None asks only for the same decision."""
+
+    def __post_init__(self) -> None:
+        _refuse_share("Invariance", self.share)
+        most = self.max_probability_change
+        if most is not None and not 0 <= most < 1:
+            raise ValueError(
+                f"Invariance.max_probability_change is {most}; it is 0 or more, below 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +202,17 @@ class Direction:
     tolerance: float = 0.0
     """How far a probability may move the other way."""
 
+    least_mean: float = 0.001
+    """Least mean change over all rows, the way it should be. A model that ignores what was changed
+    has none."""
+
+    def __post_init__(self) -> None:
+        _refuse_share("Direction", self.share)
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"Direction.tolerance is {self.tolerance}; it is 0 or more, below 1.")
+        if not 0 < self.least_mean < 1:
+            raise ValueError(f"Direction.least_mean is {self.least_mean}; it lies between 0 and 1.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MinimumFunctionality:
@@ -176,6 +223,9 @@ class MinimumFunctionality:
     """Function of the workload's ``behaviour.py``: holdout rows in, cases with their label out."""
 
     share: float = 1.0
+
+    def __post_init__(self) -> None:
+        _refuse_share("MinimumFunctionality", self.share)
 
 
 Behaviour = Invariance | Direction | MinimumFunctionality
@@ -228,6 +278,12 @@ def check_rules(
     if twice := [key for key, count in asked.items() if count > 1]:
         kind, metric, _ = twice[0]
         raise ValueError(f"the policy asks {kind} of {metric or 'costs'} twice; keep one of them.")
+    fair = {*FAIR_RISING, *FAIR_FALLING}
+    if sensitive and not fair & {getattr(rule, "metric", "") for rule in rules}:
+        raise ValueError(
+            f"sensitive attributes are declared and no rule asks {' or '.join(sorted(fair))}; "
+            "nothing would be judged of them."
+        )
     if LeastCost in map(type, rules) and costs is None:
         raise ValueError("LeastCost needs costs; declare what a false positive and negative cost.")
 
@@ -236,8 +292,8 @@ def _problems(
     rule: Rule, *, classes: int, costs: Costs | None, sensitive: Sequence[Sensitive]
 ) -> Iterator[str]:
     if isinstance(rule, LeastCost):
-        if not rule.max_regret > 0:
-            yield f"max_regret is {rule.max_regret}; it must be greater than 0."
+        if not 0 < rule.max_regret < math.inf:
+            yield f"max_regret is {rule.max_regret}; give a finite number above 0."
         return
     metric, fair = rule.metric, (*FAIR_RISING, *FAIR_FALLING)
     yield from _unfit(rule)
@@ -263,7 +319,8 @@ def _unfit(rule: AtLeast | AtMost | NoWorse) -> Iterator[str]:
         yield f"{metric} is not compared with the champion's; use AtMost or AtLeast."
     if rule.slices and metric not in models:
         yield f"{metric} has no value on a slice; leave slices out."
-    if isinstance(rule, NoWorse) and not rule.margin > 0:
-        yield f"margin is {rule.margin}; no worse by less than nothing cannot be shown."
-    if isinstance(rule, AtLeast) and not 0 < rule.value <= 1:
-        yield f"value is {rule.value}; {metric} lies between 0 and 1."
+    name = "margin" if isinstance(rule, NoWorse) else "value"
+    limit, most = getattr(rule, name), 1 if metric in SHARES else math.inf
+    if not 0 < limit < most:
+        between = "between 0 and 1" if metric in SHARES else "above 0, and finite"
+        yield f"{name} is {limit}; of {metric} it lies {between}."

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from penstock.policy import ALL as ALL_ROWS
 from penstock.policy import (
     About,
     AtLeast,
@@ -26,6 +27,7 @@ from penstock.policy import (
     Sensitive,
     Slice,
     check_rules,
+    refuse_twice,
 )
 
 __all__ = [
@@ -539,6 +541,19 @@ class Network(Dataset):
             _share("Network", threshold=self.threshold)
         if self.classes != 2 and (self.threshold is not None or self.metric == "auc"):
             raise ValueError(f"a probability has 2 classes; {self.name!r} has {self.classes}.")
+        refuse_twice(
+            "slices", [ALL_ROWS, *self.class_slices(), *(part.name for part in self.slices)]
+        )
+
+    def class_slices(self) -> tuple[str, ...]:
+        """Return the names of the slices that classes are.
+
+        A task whose product is a probability has none: the label is what it predicts, and its
+        metric needs both.
+        """
+        if self.threshold is not None:
+            return ()
+        return tuple(f"class {label}" for label in range(self.classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -591,13 +606,20 @@ class Workload(Network):
         _positive(
             "Workload", min_support=self.min_support, retention_s=self.retention.total_seconds()
         )
-        classes = 0 if self.threshold is not None else self.classes
+        refuse_twice("sensitive attributes", [attribute.name for attribute in self.sensitive])
+        refuse_twice("behaviours", [behaviour.name for behaviour in self.behaviours])
+        ways = [b.name for b in self.behaviours if isinstance(b, Direction)]
+        if ways and self.classes != 2:
+            raise ValueError(
+                f"Direction {ways[0]!r} asks of the probability of class 1 of two; "
+                f"{self.name!r} has {self.classes} classes."
+            )
         check_rules(
             self.gate,
             classes=self.classes,
             costs=self.costs,
             sensitive=self.sensitive,
-            slices=len(self.slices) + classes,
+            slices=len(self.slices) + len(self.class_slices()),
         )
 
 

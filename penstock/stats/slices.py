@@ -7,24 +7,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from penstock.policy import ALL
 from penstock.workload import Network, Slice
 
-ALL = "all"
+__all__ = ["ALL", "masks"]
 
 
 def masks(rows: pa.Table, declared: Network) -> dict[str, NDArray[np.bool_]]:
     """Return which rows, of shape [n], each slice holds: each class, then the declared ones.
 
-    A task whose product is a probability has no slice for each class: the label is what it
-    predicts, and its metric needs both.
-
     Raises:
         ValueError: A slice names a column that the rows do not have.
     """
     found: dict[str, NDArray[np.bool_]] = {}
-    if declared.threshold is None:
+    if names := declared.class_slices():
         labels_n = rows[declared.label].to_numpy()
-        found = {f"class {c}": labels_n == c for c in range(declared.classes)}
+        found = {name: labels_n == label for label, name in enumerate(names)}
     return {**found, **{part.name: _mask(rows, part) for part in declared.slices}}
 
 
