@@ -21,7 +21,8 @@ BUDGETS = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mb", "cold_start_s")
 """What the artifact that serves costs, as the engine stage measured it."""
 
 DATA_AGE = "data_age_days"
-"""From the newest training row's event until now, in days."""
+"""Days from the event that nine in ten training rows are no later than until now; of a recording,
+until it was taken."""
 
 SHARES = (*RISING, *FAIR_RISING, *FAIR_FALLING, "brier", "calibration_error")
 """Metrics that lie between 0 and 1."""
@@ -203,8 +204,8 @@ class Direction:
     """How far a probability may move the other way."""
 
     least_mean: float = 0.001
-    """Least mean change over all rows, the way it should be. A model that ignores what was changed
-    has none."""
+    """Least mean change over the rows that are changed, the way it should be. A model that ignores
+    what was changed has none."""
 
     def __post_init__(self) -> None:
         _refuse_share("Direction", self.share)

@@ -6,6 +6,7 @@ microseconds since 1970 in UTC, a missing value as null (or NaN, where bytes are
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -14,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock import workload as workloads
+from penstock.bundle import Bundle
+from penstock.workload import TRANSFORM
 
 STAMP = "timestamp[us, tz=UTC]"
 EARLIEST_US, LATEST_US = 946_684_800_000_000, 4_102_444_800_000_000
@@ -172,11 +174,30 @@ def _flat(values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-def request_input(workload: str) -> Callable[[pa.Table], NDArray[np.float32]]:
-    """Return the workload's function from a request's rows to the network's input.
+def request_input(transform: Any) -> Callable[[pa.Table], NDArray[np.float32]]:
+    """Return a transform's function from a request's rows to the network's input.
 
     It is the one that training used, except where a request holds less than a snapshot's row and
     the transform says with ``request_input`` how to make up for it.
     """
-    transform = workloads.part(workload, "transform")
     return getattr(transform, "request_input", transform.training_input)
+
+
+def packaged_transform(package: Bundle) -> Any:
+    """Return the transform that a package carries: the one its network was trained with.
+
+    The checkout's may have changed since; numbers of the same shape with another meaning would
+    spoil every answer and raise nothing.
+
+    Raises:
+        BundleError: The package carries none.
+        ImportError: It cannot be imported by itself.
+    """
+    path = package.file(TRANSFORM)
+    spec = importlib.util.spec_from_file_location(f"transform_{package.digest[7:19]}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported; package the model again.")
+    module = importlib.util.module_from_spec(spec)
+    # Nothing is written beside it: a bundle with a file more is no longer whole.
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))  # noqa: S102
+    return module

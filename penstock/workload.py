@@ -693,10 +693,18 @@ def load_data(name: str) -> Dataset:
     return declared
 
 
+def transform_file(name: str) -> Path:
+    """Return the source of a workload's transform."""
+    return root() / "workloads" / name / TRANSFORM
+
+
 def part(name: str, module: str) -> ModuleType:
     """Return one of a workload's modules: ``model``, ``transform``, ``data``."""
     return importlib.import_module(f"workloads.{name}.{module}")
 
+
+TRANSFORM = "transform.py"
+"""A workload's transform, which a package carries: it imports none of the workload's modules."""
 
 BEHAVIOUR = "behaviour.py"
 """A workload's changes and cases for behavioural tests."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from penstock.bundle import read
-from penstock.request import Contract, request_input
+from penstock.request import Contract, packaged_transform, request_input
 from penstock.runtimes.onnxruntime import OnnxModel
 from serving.reading import from_instances
 
@@ -43,12 +43,12 @@ class Served:
         """Load and verify; not yet warm.
 
         Raises:
-            BundleError: A file is missing or altered.
+            BundleError: A file is missing or altered, the transform among them.
             NotServable: It has no golden requests.
         """
         bundle = read(path, kind="package")
         self.contract = Contract.from_dict(bundle.json("serving.json"))
-        self._input = request_input(self.contract.workload)
+        self._input = request_input(packaged_transform(bundle))
         self._model = OnnxModel(bundle.file("model.onnx"))
         golden = bundle.json("golden.json")
         if not golden["requests"]:

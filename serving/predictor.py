@@ -1,7 +1,8 @@
 """The predictor: a KServe model server for one package, on loopback, ready only when right.
 
 ``python -m serving.predictor --bundle DIR --model-name NAME --version V --slot a --log DIR`` and
-either ``--fd N`` (a listening socket inherited from the supervisor) or ``--port P``.
+either ``--fd N`` (a listening socket inherited from the supervisor) or ``--port P``. With
+``--digest`` it serves the package of this digest and no other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from penstock.bundle import write_json
+from penstock.bundle import read, write_json
 from penstock.processes import die_with_parent
 from serving.faults import KINDS, Fault
 from serving.hardened import MAX_IN_FLIGHT, Hardened
@@ -32,6 +33,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the command line, parsed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--digest", help="of the package, as it was registered")
     parser.add_argument("--model-name", required=True)
     parser.add_argument("--version", required=True)
     parser.add_argument("--slot", default="a")
@@ -121,6 +123,20 @@ def listening(given: argparse.Namespace) -> socket.socket:
     return made
 
 
+def check_digest(package: Path, wanted: str | None) -> None:
+    """Refuse another package than the one that was registered.
+
+    Raises:
+        BundleError: A file is missing or altered.
+        NotServable: It is whole, and another.
+    """
+    if wanted is None:
+        return
+    found = read(package, kind="package").digest
+    if found != wanted:
+        raise NotServable(f"{package} has digest {found[7:19]}, registered was {wanted[7:19]}.")
+
+
 def _end(_number: int, _frame: object) -> None:
     sys.exit(0)
 
@@ -137,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     given.log.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
+        check_digest(given.bundle, given.digest)
         served = Served(given.bundle)
         warmth = served.warm()
         golden = served.check_golden()

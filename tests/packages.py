@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.bundle import Bundle, Recipe, Summary, write, write_json
 from penstock.request import Contract, Feature
 from penstock.runtimes.onnxruntime import OnnxModel
+from penstock.workload import transform_file
 from tests.bundles import NOW
 from workloads.digits.transform import request_input
 
@@ -64,6 +66,7 @@ def make_package(path: Path, *, seed: int = 7, golden_shift: float = 0.0) -> Bun
         ]
         write_json(folder / "golden.json", {"tolerance": 1e-3, "requests": requests})
         write_json(folder / "serving.json", DIGITS.to_dict())
+        shutil.copy(transform_file("digits"), folder / "transform.py")
         return Summary("pass", "made for a test")
 
     recipe = Recipe(kind="package", workload="digits", settings={"seed": seed})

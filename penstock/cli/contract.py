@@ -35,10 +35,10 @@ def show(workload: Workload) -> None:
     ledger = Ledger(home().ledger_url)
     try:
         entries = ledger.entries(workload)
-        roles = featurecontract.roles_of(ledger, entries)
+        standing = featurecontract.standings(ledger)
     finally:
         ledger.close()
-    signed = featurecontract.signature(entries, digest, declared=declared, roles=roles)
+    signed = featurecontract.signature(entries, digest, declared=declared, standing=standing)
     console.print(f"contract {digest[7:19]} of {workload}, held by {contract['holder']}")
     console.print(f"definitions {contract['definitions'][7:19]}, {contract['feature_service']}")
     console.print(_schema(contract))

@@ -14,7 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from penstock.bundle import STORE_VARIABLE
+from penstock.ledger import Ledger
 from penstock.ledger.actors import KEY_VARIABLE, Actor
+from penstock.ledger.anchor import HEAD_VARIABLE, anchor_of
 
 VARIABLE = "PENSTOCK_HOME"
 RUN_VARIABLE = "PENSTOCK_RUN"
@@ -39,6 +41,22 @@ class Home:
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return os.environ.get("PENSTOCK_LEDGER") or f"sqlite:///{self.path / 'ledger.db'}"
+
+    @property
+    def head(self) -> Path:
+        """The file in which the end of the ledger is noted; beside the file of a SQLite ledger.
+
+        A database server keeps no file of its own here, so the home keeps one for it.
+        """
+        return anchor_of(self.ledger_url).path or self.path / "ledger.head"
+
+    def ledger(self, *, looking: bool = False) -> Ledger:
+        """Open the ledger, or create it; the caller closes it.
+
+        Args:
+            looking: Only look, at one that may be broken; none is created.
+        """
+        return Ledger(self.ledger_url, head=self.head, looking=looking)
 
     def key(self) -> Path:
         """Return the key file of whoever acts here: ``PENSTOCK_KEY``, or the home's own.
@@ -71,6 +89,8 @@ class Home:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PYTHONHASHSEED": "0",
         }
+        if anchor_of(self.ledger_url).path is None:
+            own[HEAD_VARIABLE] = str(self.head)
         return {**own, **os.environ, RUN_VARIABLE: run_id}
 
 

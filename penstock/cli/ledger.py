@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from penstock.cli.home import home
-from penstock.cli.screen import terminal
+from penstock.cli.screen import plain, terminal
 from penstock.ledger import (
     Actor,
     Audit,
     Broken,
-    Entry,
     Head,
     Ledger,
     export,
+    export_broken,
     verify_export,
 )
 from penstock.ledger.actors import read_public_key
@@ -43,19 +45,21 @@ def show(
     workload: Annotated[str | None, typer.Option(help="Only this workload's entries.")] = None,
     last: Annotated[int, typer.Option(min=1, help="How many entries to show.")] = 20,
 ) -> None:
-    """Verify the ledger and show its newest entries.
+    """Show the newest entries, and whether the ledger verifies.
 
     Example: penstock ledger --last 5
+
+    Exit codes: as of penstock ledger verify.
     """
     if context.invoked_subcommand is not None:
         return
-    with _judged(), _opened() as ledger:
-        checked, shown = ledger.audit(), ledger.entries(workload)[-last:]
-    table = _table("entry", "at", "who", "workload", "version", "what", "why")
-    for entry in shown:
-        table.add_row(*_cells(entry))
-    terminal().print(table)
-    _conclude(checked)
+    with _judged(), _looking() as ledger:
+        rows = (row for row in ledger.rows() if workload in (None, row["workload"]))
+        table = _table("entry", "at", "who", "workload", "version", "what", "why")
+        for row in deque(rows, maxlen=last):
+            table.add_row(*map(plain, _cells(row)))
+        terminal().print(table)
+        _conclude(ledger.audit(), ledger)
 
 
 @app.command()
@@ -72,33 +76,41 @@ def verify(
 
     Example: penstock ledger verify --file ledger.jsonl
 
-    Exit codes: 0 whole; 1 an entry was altered, removed, replaced or put in; 2 wrong call.
+    Exit codes: 0 whole; 1 an entry was altered, removed, replaced or put in, or the table is not
+    guarded; 2 wrong call, or no ledger there.
     """
     known = None if head is None else _head(head)
     with _judged():
         if file is not None:
             checked = verify_export(file, head=known)
-        else:
-            with _opened() as ledger:
-                checked = ledger.audit(known)
-    terminal().print(
-        f"head {checked.head.sequence}:{checked.head.hash}", style="dim", soft_wrap=True
-    )
-    _conclude(checked)
+            _say_head(checked)
+            _say(checked, "" if known else "not held against a known head, name one by --head")
+            return
+        with _looking() as ledger:
+            checked = ledger.audit(known)
+            _say_head(checked)
+            _conclude(checked, ledger, held=known is not None)
 
 
 @app.command(name="export")
 def export_(
     out: Annotated[Path, typer.Option(help="File to write, JSON Lines; must not exist.")],
+    broken: Annotated[
+        bool, typer.Option("--broken", help="Keep what is there of a ledger that is broken.")
+    ] = False,
 ) -> None:
     """Write every entry to a file that can be verified without this home.
 
     Example: penstock ledger export --out ledger.jsonl
     """
-    with _judged(), _opened() as ledger:
-        checked = export(ledger, out)
-    terminal().print(f"wrote {out}", soft_wrap=True)
-    _conclude(checked)
+    with _judged(), _looking() as ledger:
+        if broken:
+            found = export_broken(ledger, out)
+            terminal().print(plain(f"wrote {out}, marked as broken: {found}"), soft_wrap=True)
+            return
+        checked = export(ledger, out, actor=Actor.load(home().key()))
+        terminal().print(plain(f"wrote {out}"), soft_wrap=True)
+        _conclude(checked, ledger)
 
 
 @app.command()
@@ -107,12 +119,13 @@ def actors() -> None:
 
     Example: penstock ledger actors
     """
-    with _opened() as ledger:
+    with _judged(), _looking() as ledger:
         enrolled = ledger.actors()
     table = _table("actor", "key", "roles", "")
     for actor in enrolled:
         revoked = "revoked" if actor.revoked else ""
-        table.add_row(actor.name, actor.key_id[:SHORT], ", ".join(sorted(actor.roles)), revoked)
+        roles = ", ".join(sorted(actor.roles))
+        table.add_row(*map(plain, (actor.name, actor.key_id[:SHORT], roles, revoked)))
     terminal().print(table)
     if not enrolled:
         terminal().print("nobody yet: whoever makes the first entry is enrolled as admin")
@@ -170,7 +183,17 @@ def revoke(
 
 @contextmanager
 def _opened() -> Iterator[Ledger]:
-    ledger = Ledger(home().ledger_url)
+    ledger = home().ledger()
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def _looking() -> Iterator[Ledger]:
+    """Open a ledger that may be broken; none is made."""
+    ledger = home().ledger(looking=True)
     try:
         yield ledger
     finally:
@@ -183,16 +206,44 @@ def _judged() -> Iterator[None]:
     try:
         yield
     except Broken as e:
-        terminal().print(Text.assemble(("broken", "bold red"), f" ({e.problem}): {e}"))
+        said = plain(f" ({e.problem}): {e}")
+        terminal().print(Text.assemble(("broken", "bold red"), said))
         raise typer.Exit(1) from e
 
 
-def _conclude(checked: Audit) -> None:
-    """Say that the chain is whole, and last for how long it must be kept."""
+def _conclude(checked: Audit, ledger: Ledger, *, held: bool = False) -> None:
+    """Say that the chain is whole, as far as that is known, and whether its table is guarded.
+
+    Args:
+        held: It was held against a head that the caller knows.
+    """
+    unknown = ""
+    if not held and checked.head.sequence and not ledger.known().sequence:
+        where = "" if ledger.anchor is None else f" in {ledger.anchor}"
+        unknown = f"no anchor is kept{where}, set PENSTOCK_LEDGER_HEAD"
+    _say(checked, unknown)
+    if lacking := ledger.unguarded():
+        said = plain(f": {', '.join(lacking)}; nothing is entered here until they are back")
+        terminal().print(Text.assemble(("not guarded", "bold red"), said))
+        raise typer.Exit(1)
+
+
+def _say(checked: Audit, unknown: str) -> None:
+    """Say that the chain is whole, or why it may be longer, and for how long it must be kept."""
     console, length = terminal(), checked.head.sequence
-    console.print(f"{length} entries, chain whole, every signature valid", style="green")
+    if unknown:
+        said = plain(f"{length} entries, whole as far as it goes: {unknown}")
+        console.print(said, soft_wrap=True)
+    else:
+        console.print(f"{length} entries, chain whole, every signature valid", style="green")
     if checked.keep_until is not None:
-        console.print(f"to be kept until {checked.keep_until}; nothing is ever deleted")
+        console.print(plain(f"to be kept until {checked.keep_until}; nothing is ever deleted"))
+
+
+def _say_head(checked: Audit) -> None:
+    terminal().print(
+        f"head {checked.head.sequence}:{checked.head.hash}", style="dim", soft_wrap=True
+    )
 
 
 def _head(text: str) -> Head:
@@ -202,15 +253,22 @@ def _head(text: str) -> Head:
     return Head(int(sequence), hash_)
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
-    body = entry.body
-    what = f"{entry.kind} to {entry.target}" if entry.target else entry.kind
-    if entry.subject is not None:
-        what = f"{entry.kind} {entry.subject}"
-    why = str(body.get("reason") or body.get("why") or "")
-    version = "" if entry.version is None else str(entry.version)
-    when = entry.at[:19].replace("T", " ")
-    return str(entry.sequence), when, entry.actor, entry.workload, version, what, why[:90]
+def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return a row for people; one that was altered may hold anything."""
+    what = f"{row['kind']} to {row['target']}" if row["target"] else row["kind"]
+    if row["subject"] is not None:
+        what = f"{row['kind']} {row['subject']}"
+    version = "" if row["version"] is None else row["version"]
+    when = str(row["at"])[:19].replace("T", " ")
+    return row["sequence"], when, row["actor"], row["workload"], version, what, _why(row)[:90]
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    try:
+        body = json.loads(row["body"])
+        return str(body.get("reason") or body.get("why") or "")
+    except (ValueError, AttributeError, TypeError):
+        return "its body cannot be read"
 
 
 def _table(*names: str) -> Table:

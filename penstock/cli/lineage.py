@@ -12,28 +12,18 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from penstock import registered
 from penstock import workload as workloads
-from penstock.bundle import read
 from penstock.cli import shown
 from penstock.cli.home import HomeError, home
 from penstock.cli.screen import Screen, terminal
-from penstock.ledger import (
-    REGISTERED,
-    Entry,
-    Ledger,
-    Stage,
-    champion,
-    package_of,
-    serving_order,
-    stage_of,
-)
+from penstock.ledger import REGISTERED, Entry, Ledger
 from penstock.register.differ import diff as difference
 from penstock.register.differ import made
 from penstock.register.lineage import incomplete
 from penstock.register.openlineage import events
+from penstock.register.reconcile import wanted_aliases
 from penstock.register.reproduce import reproduce as make_again
-
-OPEN = (Stage.STAGING, Stage.SHADOW, Stage.CANARY)
 
 app = typer.Typer(
     help="What a version is, what changed between two, and its export.", no_args_is_help=True
@@ -52,7 +42,7 @@ def show(workload: Workload, version: Which = "champion") -> None:
     console = terminal()
     with _entries(workload) as entries:
         number = version_of(entries, version)
-        package = read(Path(package_of(entries, number)), kind="package")
+        package = registered.package(entries, number)
     lineage = package.json("lineage.json")
     title = workloads.load_data(workload).title
     console.print(Text(f"{title}, version {number}: {shown.serves(entries, number)}", style="bold"))
@@ -75,7 +65,7 @@ def diff(
     """
     with _entries(workload) as entries:
         packages = [
-            made(read(Path(package_of(entries, number)), kind="package"), name=f"version {number}")
+            made(registered.package(entries, number), name=f"version {number}")
             for number in (version_of(entries, given) for given in (first, second))
         ]
     found = difference(*packages)
@@ -106,7 +96,7 @@ def export(
         raise ValueError(f"{out} exists; name a file that does not.")
     with _entries(workload) as entries:
         number = version_of(entries, version)
-        package = read(Path(package_of(entries, number)), kind="package")
+        package = registered.package(entries, number)
     lines = [json.dumps(event, sort_keys=True) for event in events(package, repository=repository)]
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     typer.echo(f"wrote {len(lines)} events of version {number} to {out}")
@@ -127,7 +117,7 @@ def reproduce(
     """
     with _entries(workload) as entries:
         number = version_of(entries, version)
-        package = read(Path(package_of(entries, number)), kind="package")
+        package = registered.package(entries, number)
     console = terminal()
     screen = Screen(console)
 
@@ -162,18 +152,13 @@ def version_of(entries: Sequence[Entry], given: str) -> int:
     Raises:
         LookupError: There is no such version.
     """
-    registered = [e.version for e in entries if e.kind == REGISTERED and e.version is not None]
-    if given.isdecimal() and int(given) in registered:
+    numbers = {e.version for e in entries if e.kind == REGISTERED and e.version is not None}
+    if given.isdecimal() and int(given) in numbers:
         return int(given)
-    order = serving_order(entries)
-    named = {
-        "champion": champion(entries),
-        "standby": order[1] if len(order) > 1 else None,
-        "challenger": next((v for v in registered[::-1] if stage_of(entries, v) in OPEN), None),
-    }
+    named = wanted_aliases(entries)
     found = named.get(given)
     if found is None:
-        held = ", ".join(map(str, sorted(set(registered)))) or "none"
+        held = ", ".join(map(str, sorted(numbers))) or "none"
         aliases = ", ".join(f"{name} {v}" for name, v in named.items() if v is not None)
         raise LookupError(
             f"there is no version {given!r}; registered are {held}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from penstock.datachecks.served import run as run_skew
 from penstock.ledger import Actor, KeyFileError, Ledger, LedgerError, champion
 from penstock.online import OnlineError
 from penstock.online.served import read_served
+from penstock.register.reconcile import try_to_follow
+from penstock.register.step import mlflow
 from penstock.rollout import step as rollout
 from penstock.rollout.plane import Plane, PlaneError
 from penstock.stage import Refused
@@ -226,8 +229,13 @@ def up(workload: Workload = "digits", port: Port = None) -> None:
         at = port or Plane.port(held.path) or PORT
         plane = Plane.up(held.path, model=workload, port=at)
         version = rollout.serve_champion(plane, ledger, workload)
+        os.environ.update(held.environment())
+        actor, moment = Actor.load(held.key()), datetime.now(UTC)
+        aside = try_to_follow(workload, mlflow, ledger, actor=actor, now=moment)
     finally:
         ledger.close()
+    if aside:
+        typer.echo(f"penstock: {aside}", err=True)
     typer.echo(f"version {version} of {workload} answers at {plane.url}/v2/models/{workload}/infer")
 
 

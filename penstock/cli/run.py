@@ -16,21 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from penstock import registered
 from penstock.bundle import write_json
 from penstock.cli.home import DISK_FULL, Home
 from penstock.cli.screen import Screen, tick_text
 from penstock.datachecks.served import run as run_skew
-from penstock.ledger import (
-    REGISTERED,
-    Actor,
-    Ledger,
-    champion,
-    package_of,
-    serving_order,
-)
-from penstock.register.reconcile import follow
+from penstock.ledger import REGISTERED, Actor, Ledger, champion, serving_order
+from penstock.register.reconcile import try_to_follow
 from penstock.register.step import mlflow
 from penstock.rollout import step as rollout
+from penstock.stage import Refused
 from penstock.verdict import Outcome
 from penstock.workload import load
 
@@ -110,29 +105,53 @@ def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: dat
     begun = time.monotonic()
     os.environ.update(held.environment(run_id=run_id))
     root = held.runs() / run_id
-    ledger = Ledger(held.ledger_url)
+    ledger, first = Ledger(held.ledger_url), None
     try:
-        record.champion = champion(ledger.entries(declared.name))
-        screen.heading(f"{declared.title}: from features to a registered version")
-        _pipeline(request, record, root, ledger, screen)
-        if record.version is not None and request.release:
-            screen.heading("Release")
-            _release(request, record, held, root, ledger, screen)
+        _carried(request, record, held, root, ledger, screen)
     except KeyboardInterrupt:
         record.outcome, record.reason = "interrupted", "stopped by the operator"
-    finally:
-        record.seconds = round(time.monotonic() - begun, 1)
+    except Refused as e:
+        record.outcome, record.reason = "rejected", str(e)
+    except BaseException as e:  # noqa: BLE001 - raised again when the record is written
+        record.outcome, record.reason, first = "failed", str(e) or type(e).__name__, e
+    record.seconds = round(time.monotonic() - begun, 1)
+    try:
         _finish(request, record, root, ledger, screen)
+    finally:
         ledger.close()
+        if first is not None:
+            raise first
     return record
+
+
+def _carried(
+    request: Request, record: Record, held: Home, root: Path, ledger: Ledger, screen: Screen
+) -> None:
+    # A run that was cut after its release has left the aliases behind.
+    _aliases(request, record, ledger, screen)
+    record.champion = champion(ledger.entries(record.workload))
+    screen.heading(f"{record.title}: from features to a registered version")
+    _pipeline(request, record, root, ledger, screen)
+    if record.version is not None and request.release:
+        screen.heading("Release")
+        _release(request, record, held, root, ledger, screen)
+
+
+def _aliases(request: Request, record: Record, ledger: Ledger, screen: Screen) -> str:
+    """Let MLflow's aliases follow the ledger; return what to do where they could not."""
+    screen.working("aliases")
+    moment = datetime.now(UTC)
+    return try_to_follow(record.workload, mlflow, ledger, actor=request.actor, now=moment)
 
 
 def _pipeline(request: Request, record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:
     entries = ledger.entries(record.workload)
-    serving = None if record.champion is None else package_of(entries, record.champion)
+    serving = ""
+    if record.champion is not None:
+        serving = str(registered.package(entries, record.champion).path)
     arguments = {
         "seed": request.seed,
-        "champion": serving or "",
+        "champion": serving,
         "rehearsal": "" if request.fault is None else request.fault.kind,
     }
     with _process(root, record.workload, arguments) as events:
@@ -144,11 +163,11 @@ def _pipeline(request: Request, record: Record, root: Path, ledger: Ledger, scre
         for found in root.glob(f"*/{where}")
         if (found / "manifest.json").exists()
     }
-    registered = [s for s in record.stages if s["stage"] == "register" and s["outcome"] == "pass"]
-    if registered:
-        record.version = _version(ledger, record.workload, registered[0]["fingerprint"])
+    passed = [s for s in record.stages if s["stage"] == "register" and s["outcome"] == "pass"]
+    if passed:
+        record.version = _version(ledger, record.workload, passed[0]["fingerprint"])
         record.outcome = "registered"
-        record.reason = registered[0]["line"]
+        record.reason = passed[0]["line"]
 
 
 def _version(ledger: Ledger, workload: str, fingerprint: str) -> int | None:
@@ -306,10 +325,14 @@ def _step(event: Mapping[str, Any], screen: Screen) -> None:
 
 
 def _finish(request: Request, record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:
-    """Mirror the ledger into MLflow's aliases, write the record, draw the report."""
-    if record.version is not None:
-        screen.working("aliases")
-        follow(record.workload, mlflow, ledger, actor=request.actor, now=datetime.now(UTC))
+    """Write the record, mirror the ledger into MLflow's aliases, draw the report.
+
+    What happened is on disk before anything here can fail, and again with what came of it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / "run.json", asdict(record))
+    if aside := _aliases(request, record, ledger, screen):
+        record.reason = f"{record.reason}; {aside}" if record.reason else aside
     screen.working("report")
     from penstock.report.page import write_page  # noqa: PLC0415 - draws with matplotlib: seconds
 

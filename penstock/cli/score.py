@@ -18,6 +18,7 @@ from penstock.cli.home import home
 from penstock.cli.screen import terminal
 from penstock.ledger import Entry, Ledger, LedgerError, package_of
 from penstock.register import score as scores
+from penstock.register.featurecontract import Standing, Standings, standings
 from penstock.report import documents
 from penstock.report.score import page, scored
 from penstock.workload import load_data, root
@@ -30,6 +31,7 @@ class _Found:
     """What there is to score, and what is said of what there is not."""
 
     entries: Sequence[Entry] = ()
+    standing: Standings = field(default_factory=dict[str, Standing])
     package: Bundle | None = None
     version: int | None = None
     notes: list[str] = field(default_factory=list[str])
@@ -50,7 +52,9 @@ def score(
     """
     declared = load_data(workload)
     found = _find(workload, package)
-    pieces = scores.gather(declared, found.package, found.entries, root=root())
+    pieces = scores.gather(
+        declared, found.package, found.entries, standing=found.standing, root=root()
+    )
     document = {
         "workload": workload,
         "title": declared.title,
@@ -70,23 +74,22 @@ def score(
 def _find(workload: str, package: Path | None) -> _Found:
     found = _Found()
     try:
-        found.entries = _entries(workload)
+        found.entries, found.standing = _entries(workload)
     except LedgerError as e:
         found.notes.append(f"The ledger gives no credit: {e}")
     found.version = None if package else scores.choose(found.entries)
-    path = package
-    if found.version is not None:
-        path = Path(package_of(found.entries, found.version))
-    if path is None:
+    try:
+        path = package if found.version is None else _registered(found.entries, found.version)
+        if path is not None:
+            found.package = scores.opened(path, found.entries, version=found.version)
+    except BundleError as e:
+        found.notes.append(f"The package gives no credit: {e}")
+        return found
+    if found.package is None:
         found.notes.append(
             f"No version of {workload} is registered here, so only its declaration and this "
             f"repository are scored; penstock run {workload} makes one."
         )
-        return found
-    try:
-        found.package = scores.opened(path, found.entries, version=found.version)
-    except BundleError as e:
-        found.notes.append(f"The package gives no credit: {e}")
         return found
     if found.version is None:
         found.version = scores.version_of(found.package, found.entries)
@@ -95,16 +98,30 @@ def _find(workload: str, package: Path | None) -> _Found:
     return found
 
 
-def _entries(workload: str) -> list[Entry]:
+def _registered(entries: Sequence[Entry], version: int) -> Path:
+    """Return the folder of the package that the ledger has of the version.
+
+    Raises:
+        BundleError: The entry names no folder.
+    """
+    try:
+        return Path(package_of(entries, version))
+    except (KeyError, TypeError) as e:
+        raise BundleError(
+            f"the entry that registered version {version} names no folder; register it anew."
+        ) from e
+
+
+def _entries(workload: str) -> tuple[list[Entry], Standings]:
     """Return a workload's entries after checking the whole ledger; a missing one is not made."""
     url = home().ledger_url
     path = url.removeprefix("sqlite:///")
     if path != url and not Path(path).exists():
-        return []
+        return [], {}
     ledger = Ledger(url)
     try:
         ledger.verify()
-        return ledger.entries(workload)
+        return ledger.entries(workload), standings(ledger)
     finally:
         ledger.close()
 
@@ -112,14 +129,14 @@ def _entries(workload: str) -> list[Entry]:
 def _print(console: Console, document: dict[str, Any]) -> None:
     console.print()
     title = f"{document['title']}: ML Test Score {document['minimum']:g}, of the weakest section"
-    console.print(Text(title, style="bold"))
-    console.print(Text(scored(document), style="dim"))
+    console.print(_text(title, style="bold"))
+    console.print(_text(scored(document), style="dim"))
     for note in document["notes"]:
-        console.print(Text(note, style="yellow"))
+        console.print(_text(note, style="yellow"))
     for section in document["sections"]:
         console.print()
         told = f"{section['name']}  {section['points']:g} of {len(section['tests'])}"
-        console.print(Text(told, style="bold"))
+        console.print(_text(told, style="bold"))
         console.print(_table(section["tests"], inside=f"{document['package']}/"))
 
 
@@ -132,11 +149,16 @@ def _table(tests: list[dict[str, Any]], *, inside: str) -> Table:
     table.expand = True
     for test in tests:
         mark = Text(f"{test['mark']:g}", style=COLOURS[test["mark"]])
-        said = Text((test["evidence"] or "").replace(inside, ""))
+        said = _text((test["evidence"] or "").replace(inside, ""))
         if test["earn"]:
             said.append(f"{'; ' if test['evidence'] else ''}missing: {test['earn']}", style="dim")
-        table.add_row(mark, test["asks"], said)
+        table.add_row(mark, _text(test["asks"]), said)
     return table
+
+
+def _text(said: str, *, style: str = "") -> Text:
+    """Return what files and entries say as it is: no markup, nothing that steers a terminal."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said), style)
 
 
 def _write(out: Path, document: dict[str, Any]) -> None:

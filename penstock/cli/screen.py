@@ -39,6 +39,17 @@ def terminal() -> Console:
     return Console(highlight=False, width=PIPED)
 
 
+def plain(text: object, *, style: str = "", lines: bool = False) -> Text:
+    """Return what others wrote as it is: no markup, and what would steer a terminal is spelt out.
+
+    Args:
+        lines: Line ends are kept.
+    """
+    kept = "\n" if lines else ""
+    seen = (c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in str(text))
+    return Text("".join(seen), style=style)
+
+
 def coloured(outcome: str) -> Text:
     """Return an outcome in its colour."""
     return Text(outcome, style=COLOURS.get(outcome, ""))
@@ -52,7 +63,7 @@ def row(name: str, seconds: float | None, outcome: str, line: str) -> Table:
     table.add_column(width=12, no_wrap=True)
     table.add_column()
     took = "" if seconds is None else f"{seconds:.1f} s"
-    table.add_row(f"  {name}", took, coloured(outcome), line)
+    table.add_row(plain(f"  {name}"), took, coloured(outcome), plain(line, lines=True))
     return table
 
 

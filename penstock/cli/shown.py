@@ -10,7 +10,7 @@ from rich.text import Text
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle
-from penstock.cli.screen import coloured
+from penstock.cli.screen import coloured, plain
 from penstock.ledger import Entry, Stage, serving_order, stage_of
 from penstock.machine import commits_between
 from penstock.register.differ import Difference
@@ -46,9 +46,9 @@ def facts(package: Bundle, lineage: Mapping[str, Any]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     gate = Verdict.from_dict(package.json("verdicts/gate.json"))
-    table.add_row("gate", Text.assemble(coloured(gate.outcome), f": {gate.reason}"))
+    table.add_row("gate", Text.assemble(coloured(gate.outcome), plain(f": {gate.reason}")))
     for name, score in _scores(package.json("scores.json")):
-        table.add_row(name, score)
+        table.add_row(plain(name), score)
     profile, code = package.json("profile.json"), lineage["code"]
     period = " to ".join(profile["period"]) if profile["period"] else "of no known time"
     training = ", ".join(f"{k} {v}" for k, v in lineage["hyperparameters"].items() if v)
@@ -68,7 +68,7 @@ def facts(package: Bundle, lineage: Mapping[str, Any]) -> Table:
         "owner": lineage["owner"],
         "package": f"{package.fingerprint}, {package.digest[7:19]}, graph {lineage['model'][7:19]}",
     }.items():
-        table.add_row(name, value)
+        table.add_row(name, plain(value))
     return table
 
 
@@ -88,7 +88,7 @@ def history(entries: Sequence[Entry], number: int) -> Table:
     for entry in [e for e in entries if e.version == number][-LAST:]:
         what = entry.kind if entry.target is None else f"{entry.kind} to {entry.target}"
         why = str(entry.body.get("reason") or entry.body.get("why") or "")
-        table.add_row(entry.at[:19], entry.actor, what, why[:90])
+        table.add_row(*map(plain, (entry.at[:19], entry.actor, what, why[:90])))
     return table
 
 
@@ -100,10 +100,8 @@ def changes(found: Difference) -> Table:
     for place, change in enumerate(found.changes[:SHOWN], start=1):
         rank = str(place) if change.weight else "-"
         style = "" if change.weight else "dim"
-        table.add_row(
-            rank, f"{change.kind}: {change.what}", f"{change.was} → {change.now}", change.reason,
-            style=style,
-        )  # fmt: skip
+        told = (f"{change.kind}: {change.what}", f"{change.was} → {change.now}", change.reason)
+        table.add_row(rank, *map(plain, told), style=style)
     if (more := len(found.changes) - SHOWN) > 0:
         table.add_row("", f"and {more} more, see --json", "", "")
     return table
@@ -120,14 +118,13 @@ def commits(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
 
 def reproduced(found: Reproduction, number: int) -> Table:
     """Return the table of what was made again."""
-    table = Table(
-        box=None, padding=(0, 2, 0, 0), title=f"version {number} again, from {found.sources}"
-    )
+    title = plain(f"version {number} again, from {found.sources}", style="table.title")
+    table = Table(box=None, padding=(0, 2, 0, 0), title=title)
     for name in ("artifact", "recorded", "rebuilt", "same?", ""):
         table.add_column(name, overflow="fold")
     for row in found.rows:
         hashes = [h[7:19] if h else "-" for h in (row.recorded, row.rebuilt)]
-        table.add_row(row.artifact, *hashes, _same(row.same), row.note)
+        table.add_row(plain(row.artifact), *hashes, _same(row.same), plain(row.note))
     return table
 
 

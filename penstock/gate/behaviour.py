@@ -89,17 +89,35 @@ def _judged(behaviour: Behaviour, declared: Workload, rows: pa.Table, answer: An
     low, high = wilson(behaved, n, alpha=ALPHA)
     outcome = judge_share(behaviour, behaved, n, min_support=declared.min_support)
     few = outcome is Outcome.INCONCLUSIVE and n < declared.min_support
+    change, ignored = _mean_change(behaviour, found)
+    if ignored and not few:
+        outcome = Outcome.FAIL
     return made(
         outcome=outcome,
         reason=f"{behaved} of {n} rows, {behaved / n:.4f} [{low:.4f}, {high:.4f}], "
         + ("all are asked" if behaviour.share == 1 else f"at least {behaviour.share:g}")
-        + (f"; judged from {declared.min_support} rows on" if few else ""),
+        + (f"; judged from {declared.min_support} rows on" if few else "")
+        + change,
         n=n,
         share=behaved / n,
         low=low,
         high=high,
         examples=tuple(_examples(found)),
     )
+
+
+def _mean_change(behaviour: Behaviour, found: Tried) -> tuple[str, bool]:
+    """Return what to say of the mean change that a direction asks for, and whether it is too small.
+
+    A model that ignores what was changed moves no row the wrong way: only that it moves shows that
+    it looks.
+    """
+    if not isinstance(behaviour, Direction) or (moved := found.mean_change) is None:
+        return "", False
+    said = f"; {'up' if behaviour.rises else 'down'} by {moved + 0.0:.4f} on average, "
+    said += f"at least {behaviour.least_mean:g}"
+    ignored = not moved >= behaviour.least_mean
+    return said + (": the model hardly looks at what was changed" if ignored else ""), ignored
 
 
 def judge_share(behaviour: Behaviour, behaved: int, n: int, *, min_support: int) -> Outcome:

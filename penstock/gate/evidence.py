@@ -30,6 +30,8 @@ class Evidence:
     budget: Mapping[str, Any]
     data_age_days: float | None
     measures: Measures
+    incomparable: str = ""
+    """Why a champion that serves was not scored."""
 
     @cached_property
     def fair(self) -> dict[str, list[fairness.Group]]:

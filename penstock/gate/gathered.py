@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle, BundleError
+from penstock.request import packaged_transform
 from penstock.stats.holdback import TIME
 from penstock.stats.scored import Scored
 from penstock.stats.slices import masks
@@ -26,18 +28,23 @@ AT_ONCE = 1024
 
 ATTRIBUTES = "attributes.parquet"
 
+OLDER = 0.9
+"""Share of the training rows that are at least as old as the age of all says: a few fresh rows make
+no old data young."""
+
 Rows = NDArray[np.bool_]
 
 
 class Graph:
-    """A graph and the workload's transform: rows in, logits out."""
+    """A graph and the transform it was trained with: rows in, logits out."""
 
-    def __init__(self, path: Path, declared: Workload) -> None:
-        """Load it; see :class:`penstock.runtimes.onnxruntime.OnnxModel` for what it refuses."""
+    def __init__(self, path: Path, declared: Workload, *, transform: Any = None) -> None:
+        """Load it, with the workload's present transform by default; see :class:`penstock.runtimes.onnxruntime.OnnxModel` for what it refuses."""
         from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415 - only to score
 
         self._model, self._declared = OnnxModel(path), declared
-        self._input = workloads.part(declared.name, "transform").training_input
+        given = transform or workloads.part(declared.name, "transform")
+        self._input = given.training_input
 
     def answer(self, rows: pa.Table) -> NDArray[np.float32]:
         """Return the logits of each row, shape [n, k]."""
@@ -52,18 +59,21 @@ class Graph:
 
 
 def champion(package: Bundle, declared: Workload, rows: pa.Table) -> Scored:
-    """Return what the champion makes of the rows, by its own graph and its own threshold.
+    """Return what the champion makes of the rows, by its own transform, graph and threshold.
 
     Raises:
-        Unscored: Its graph does not take what today's transform gives.
+        Unscored: They cannot be run on these rows, or know other classes.
     """
     threshold = package.json("serving.json").get("threshold", declared.threshold)
     try:
-        found = Graph(package.file("model.onnx"), declared).scored(rows, threshold=threshold)
+        # Today's transform may be another: of the same shape it would spoil the scores, unseen.
+        transform = packaged_transform(package)
+        graph = Graph(package.file("model.onnx"), declared, transform=transform)
+        found = graph.scored(rows, threshold=threshold)
     except Exception as e:
         raise Unscored(
-            f"its graph cannot be run on the holdout, so nothing was compared with it: {e}; judge "
-            "this change of inputs by hand, or retrain the champion on them."
+            f"it cannot be run on the holdout, so nothing was compared with it: {e}; judge this "
+            "change of inputs by hand, or retrain the champion on them."
         ) from e
     if found.classes != declared.classes:
         raise Unscored(
@@ -127,7 +137,7 @@ def joined(rows: pa.Table, attributes: pa.Table) -> pa.Table:
 
 
 def data_age_days(declared: Workload, snapshot: Bundle, *, now: datetime) -> int | None:
-    """Return the days from the newest training row until now, each begun day counted.
+    """Return how many days ago, each begun one counted, the newest tenth of training rows began.
 
     Data that are recorded, and get no newer, are as old as they were when they were taken; None
     where the snapshot does not say when that was.
@@ -141,15 +151,22 @@ def data_age_days(declared: Workload, snapshot: Bundle, *, now: datetime) -> int
     until = _taken(snapshot) if declared.recorded else now
     if until is None:
         return None
-    newest = pc.max(pq.read_table(snapshot.file("train.parquet"), columns=[TIME])[TIME]).as_py()
-    if newest is None:
+    times = pq.read_table(snapshot.file("train.parquet"), columns=[TIME])[TIME].drop_null()
+    if not len(times):
         return None
+    newest, aged = (_at(times, share) for share in (1.0, OLDER))
     if newest > until:
         raise BundleError(
             f"the newest training row is of {newest}, later than {until}, when its age is asked; "
             "mend the clock, or the unit of the event timestamps."
         )
-    return math.ceil((until - newest) / timedelta(days=1))
+    return math.ceil((until - aged) / timedelta(days=1))
+
+
+def _at(times: pa.ChunkedArray, share: float) -> datetime:
+    """Return the time of a row that such a share of all rows is no later than."""
+    ordered = times.combine_chunks().sort()
+    return ordered[math.ceil(share * len(ordered)) - 1].as_py()
 
 
 def _taken(snapshot: Bundle) -> datetime | None:

@@ -23,13 +23,18 @@ POINTS = 200
 """Most points of a curve: more than a plot of it shows."""
 
 
-def none(declared: Workload, n: int) -> dict[str, Any]:
-    """Return the numbers of scores that none may be computed from."""
+def none(declared: Workload, n: int, *, incomparable: str = "") -> dict[str, Any]:
+    """Return the numbers of scores that none may be computed from.
+
+    Args:
+        incomparable: Why a champion that serves was not scored.
+    """
     nothing = {"challenger": None, "champion": None, "difference": None}
     return {
         "n": n,
         "metric": declared.metric,
         "threshold": declared.threshold,
+        "incomparable": incomparable,
         "metrics": {m: dict(nothing) for m in allowed(declared.classes, declared.costs)},
         "slices": [],
         "fairness": [],
@@ -44,7 +49,7 @@ def none(declared: Workload, n: int) -> dict[str, Any]:
 def of(evidence: Evidence, found: Sequence[Finding]) -> dict[str, Any]:
     """Return every number of a judgement; all are finite or None."""
     declared, challenger, champion = evidence.declared, evidence.challenger, evidence.champion
-    empty = none(declared, challenger.n)
+    empty = none(declared, challenger.n, incomparable=evidence.incomparable)
     if not challenger.n:
         return empty
     metrics = {metric: _compared(evidence, metric) for metric in empty["metrics"]}

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from penstock import chained
 from penstock import workload as workloads
 from penstock.bundle import Bundle, Summary, read, write_json
-from penstock.gate import chained, gathered
+from penstock.gate import gathered
 from penstock.gate.behaviour import judge_behaviours
 from penstock.gate.judge import Judgement, judge
 from penstock.stage import carry_out, verdict_of
@@ -111,7 +112,7 @@ def _make(
 
     rows = pq.read_table(inputs["snapshot"].file("holdout.parquet"))
     graph = gathered.Graph(inputs["serving"].file(workloads.served_graph(declared)), declared)
-    champion, incomparable = _champion(declared, inputs, rows)
+    champion, unscored = _champion(declared, inputs, rows)
     judged = judge(
         declared,
         graph.scored(rows, threshold=declared.threshold),
@@ -122,9 +123,11 @@ def _make(
         budget=gathered.budget(inputs["engine"], declared),
         data_age_days=age_days,
         rng=np.random.default_rng(SEED),
+        incomparable=unscored,
     )
     behaved = judge_behaviours(declared, rows, graph.answer)
-    checks = (*_earlier(inputs), *incomparable, *judged.verdict.checks, *(f.check for f in behaved))
+    broken = _unscored(unscored)
+    checks = (*_earlier(inputs), *broken, *judged.verdict.checks, *(f.check for f in behaved))
     verdict = Verdict(checks)
     behaviours = [found.to_dict() for found in behaved]
     write_json(folder / "verdict.json", verdict.to_dict())
@@ -134,19 +137,24 @@ def _make(
         declared.title, verdict, judged.numbers, behaviours, facts=_facts(inputs, age_days)
     )
     report.write(folder, page)
-    return Summary(verdict.outcome, f"{_line(judged, 'champion' in inputs)}; {verdict.reason}")
+    return Summary(verdict.outcome, f"{_line(judged, inputs)}; {verdict.reason}")
 
 
 def _champion(
     declared: Workload, inputs: Mapping[str, Bundle], rows: pa.Table
-) -> tuple[Scored | None, list[Check]]:
-    """Return the champion's scores, and an error of one that there is and cannot be scored."""
+) -> tuple[Scored | None, str]:
+    """Return the champion's scores, and why one that there is cannot be scored."""
     if "champion" not in inputs:
-        return None, []
+        return None, ""
     try:
-        return gathered.champion(inputs["champion"], declared, rows), []
+        return gathered.champion(inputs["champion"], declared, rows), ""
     except gathered.Unscored as e:
-        return None, [Check(name="champion", outcome=Outcome.ERROR, reason=str(e))]
+        return None, str(e)
+
+
+def _unscored(why: str) -> list[Check]:
+    """Return an error of a champion that there is and cannot be scored, whatever rules ask."""
+    return [Check(name="champion", outcome=Outcome.ERROR, reason=why)] if why else []
 
 
 def _validation(declared: Workload, graph: gathered.Graph, snapshot: Bundle) -> Scored | None:
@@ -180,12 +188,14 @@ def _facts(inputs: Mapping[str, Bundle], age_days: int | None) -> list[tuple[str
     found = [(name, f"{b.fingerprint}, {b.digest[7:19]}") for name, b in inputs.items()]
     alone = [] if "champion" in inputs else [("champion", "none serves yet")]
     age = None if age_days is None else f"{age_days} days, each begun one counted"
-    return [*found, *alone, ("age of the newest training row", age)]
+    return [*found, *alone, ("age of nine training rows in ten", age)]
 
 
-def _line(judged: Judgement, compared: bool) -> str:
+def _line(judged: Judgement, inputs: Mapping[str, Bundle]) -> str:
     numbers = judged.numbers
     metric, found = numbers["metric"], numbers["metrics"][numbers["metric"]]["challenger"]
     value = "unknown" if found is None else f"{found['value']:.4f}"
-    against = "the champion" if compared else "no champion yet"
+    against = "the champion" if "champion" in inputs else "no champion yet"
+    if numbers["incomparable"]:
+        against = "a champion that could not be scored"
     return f"{metric} {value} on {numbers['n']} holdout rows against {against}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,9 @@ class Tried:
     behaved_n: NDArray[np.bool_]
     badness_n: NDArray[np.float64]
     """Orders the examples, greatest first; NaN is the worst."""
+
+    mean_change: float | None = None
+    """Of the probability in the direction asked, NaN where a row has none; None where none is."""
 
 
 def tried(behaviour: Behaviour, declared: Workload, rows: pa.Table, answer: Answer) -> Tried:
@@ -142,18 +145,14 @@ def _moved(
     after_nk: NDArray[np.floating],
     threshold: float | None,
 ) -> Tried:
-    if before_nk.shape[1] != 2:
-        raise Unusable(
-            f"a direction is of the probability of class 1 of two; there are "
-            f"{before_nk.shape[1]} classes: declare an invariance or cases instead."
-        )
     before, after = metrics.probabilities(before_nk), metrics.probabilities(after_nk)
     rise_n = after[:, 1] - before[:, 1]
     wrong_n = -rise_n if asked.rises else rise_n
     class_n = np.ones(len(row_n), np.int64)
     decided_n = metrics.decisions(after_nk, threshold=threshold)
     behaved_n = wrong_n <= asked.tolerance
-    return _of(row_n, class_n, before, after, decided_n, behaved_n, badness_n=wrong_n)
+    found = _of(row_n, class_n, before, after, decided_n, behaved_n, badness_n=wrong_n)
+    return replace(found, mean_change=float(-wrong_n.mean()))
 
 
 def _on_cases(cases: pa.Table, logits_nk: NDArray[np.floating], declared: Workload) -> Tried:

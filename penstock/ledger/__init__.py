@@ -3,8 +3,8 @@
 from penstock.ledger.actors import ROLES, Actor, KeyFileError, actor_from_environment
 from penstock.ledger.audit import Audit, Broken
 from penstock.ledger.chain import Ledger
-from penstock.ledger.entry import Conflict, Entry, Head, LedgerError
-from penstock.ledger.export import export, verify_export
+from penstock.ledger.entry import Conflict, Entry, Head, LedgerError, NoLedger
+from penstock.ledger.export import export, export_broken, verify_export
 from penstock.ledger.lifecycle import (
     MOVED,
     REGISTERED,
@@ -31,12 +31,14 @@ __all__ = [
     "KeyFileError",
     "Ledger",
     "LedgerError",
+    "NoLedger",
     "NotEnrolled",
     "Stage",
     "actor_from_environment",
     "champion",
     "deployable",
     "export",
+    "export_broken",
     "package_of",
     "package_to_serve",
     "serving_order",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
 from penstock.ledger import schema, store
 from penstock.ledger.actors import ROLES, Actor
-from penstock.ledger.anchor import anchor_of
+from penstock.ledger.anchor import Anchor, anchor_of
 from penstock.ledger.audit import Audit, audit
+from penstock.ledger.database import Database
 from penstock.ledger.entry import (
     EMPTY,
     Conflict,
@@ -30,67 +31,85 @@ from penstock.ledger.roll import ENROLLED, REVOKED, Enrolment, enrolment_body
 BATCH = 500
 """Entries read at a time: a reader never holds writers up for longer than one batch takes."""
 
-_T = TypeVar("_T")
 _entries = schema.entries
 _columns = _entries.c
 
 
 class Ledger:
-    """The record of one home: all workloads, one chain."""
+    """The record of one home: all workloads, one chain.
 
-    def __init__(self, url: str) -> None:
+    What it says was checked: the whole chain at the first question, and then what came since.
+    """
+
+    def __init__(self, url: str, *, head: Path | None = None, looking: bool = False) -> None:
         """Open or create the table at a SQLAlchemy URL.
 
-        ``sqlite:///path/to/ledger.db`` or ``postgresql+psycopg://user@host/database``. The end of
-        the chain is noted in ``ledger.head`` beside a SQLite file, or where
-        ``PENSTOCK_LEDGER_HEAD`` says.
+        ``sqlite:///path/to/ledger.db`` or ``postgresql+psycopg://user@host/database``.
+
+        Args:
+            head: File in which the end of the chain is noted; by default the one that
+                ``PENSTOCK_LEDGER_HEAD`` names, or ``ledger.head`` beside a SQLite file.
+            looking: Only look, at a ledger that may be broken: none is created, its guards may be
+                gone (``unguarded`` says so), and nothing can be appended.
 
         Raises:
-            LedgerError: The database does not answer, or its ledger is of another release.
+            NoLedger: There is none, and it was to be looked at.
+            LedgerError: The database does not answer, its ledger is of another release, or its
+                guards are gone.
         """
-        self._engine = schema.connected(url)
-        self._anchor = anchor_of(url)
-        try:
-            with self._reading() as connection:
-                there = schema.there(connection)
-            if not there:
-                self._write(schema.create)
-        except LedgerError:
-            self.close()
-            raise
+        self._looking = looking
+        self._audited, self._alone = Audit(), threading.Lock()
+        self._anchor = anchor_of(url) if head is None else Anchor(head)
+        self._database = Database(url, looking=looking)
 
     def close(self) -> None:
         """Release the connections."""
-        self._engine.dispose()
+        self._database.close()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the whole chain as rows, a batch in memory at a time."""
-        last = 0
+        return self._rows_from(0)
+
+    def _rows_from(self, sequence: int) -> Iterator[dict[str, Any]]:
         while True:
-            query = sa.select(_entries).where(_columns.sequence > last).limit(BATCH)
-            with self._reading() as connection:
-                batch = store.rows_of(connection, query.order_by(_columns.sequence))
+            with self._database.reading() as connection:
+                batch = store.rows_from(connection, sequence, BATCH)
             yield from batch
             if len(batch) < BATCH:
                 return
-            last = batch[-1]["sequence"]
+            sequence = batch[-1]["sequence"] + 1
 
     def entries(self, workload: str | None = None) -> list[Entry]:
-        """Return the entries in order, of one workload or of all."""
-        query = sa.select(_entries).order_by(_columns.sequence)
+        """Return the entries in order, of one workload or of all.
+
+        Raises:
+            Broken: The chain is not whole; names the first entry that is wrong.
+        """
+        audited = self._follow()
+        query = sa.select(_entries).where(_columns.sequence <= audited.head.sequence)
         if workload is not None:
             query = query.where(_columns.workload == workload)
-        with self._reading() as connection:
-            return [entry_of(row) for row in store.rows_of(connection, query)]
+        with self._database.reading() as connection:
+            rows = store.rows_of(connection, query.order_by(_columns.sequence))
+            return [entry_of(row) for row in rows]
 
     def head(self) -> Head:
         """Return the end of the chain."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return store.head_of(connection)
 
     def known(self) -> Head:
         """Return the end that the chain is known to have had, by its anchor."""
         return self._anchor.read()
+
+    @property
+    def anchor(self) -> Path | None:
+        """The file in which the end of the chain is noted, where one is."""
+        return self._anchor.path
+
+    def unguarded(self) -> list[str]:
+        """Return the guards of the table that are gone or another than they were made."""
+        return self._database.unguarded()
 
     def append(
         self,
@@ -114,9 +133,11 @@ class Ledger:
 
         Raises:
             Conflict: Another writer appended since ``expect``; read again and decide again.
-            NotEnrolled: The actor is unknown or revoked, or signs with another key.
-            LedgerError: The entry moves a version by a step that the lifecycle does not have, or
-                entries were removed from the chain's end.
+            NotEnrolled: The actor is unknown or revoked, signs with another key, or has no role
+                that may write this.
+            Broken: The chain is not whole, or the entry would not be taken by an audit.
+            LedgerError: The entry moves a version by a step that the lifecycle does not have,
+                entries were removed from the chain's end, or its end cannot be noted.
         """
         draft = Draft(workload=workload, version=version, kind=kind, body=body)
         return self._append(draft, actor, now, expect)
@@ -176,14 +197,20 @@ class Ledger:
         return self.append(workload="", version=None, kind=REVOKED, body=body, actor=actor, now=now)
 
     def actors(self) -> list[Enrolment]:
-        """Return everyone who is or was enrolled."""
-        with self._reading() as connection:
-            return list(store.roll_of(connection).actors.values())
+        """Return everyone who is or was enrolled.
+
+        Raises:
+            Broken: The chain is not whole.
+        """
+        return list(self._follow().roll.actors.values())
 
     def roles(self, name: str) -> frozenset[str]:
-        """Return the roles of an actor; none where it is unknown or revoked."""
-        with self._reading() as connection:
-            known = store.roll_of(connection, name).actors.get(name)
+        """Return the roles of an actor; none where it is unknown or revoked.
+
+        Raises:
+            Broken: The chain is not whole.
+        """
+        known = self._follow().roll.actors.get(name)
         return frozenset() if known is None or known.revoked else known.roles
 
     def audit(self, head: Head | None = None) -> Audit:
@@ -202,8 +229,17 @@ class Ledger:
         return self.audit(head).head.sequence
 
     def _append(self, draft: Draft, actor: Actor, now: datetime, expect: int | None) -> Entry:
-        row = self._write(lambda connection: self._appended(connection, draft, actor, now, expect))
-        self._anchor.write(Head(row["sequence"], row["hash"]))
+        if self._looking:
+            raise LedgerError("this ledger was opened to look at it; open it to write.")
+        self._anchor.probe()
+        if self._audited.head == EMPTY:
+            # The long way once, while others may write; under their lock only what came since.
+            self._follow()
+        row, after = self._database.write(lambda c: self._appended(c, draft, actor, now, expect))
+        with self._alone:
+            if self._audited.head.sequence < after.head.sequence:
+                self._audited = after
+        self._anchor.note(after.head)
         return entry_of(row)
 
     def _appended(
@@ -213,52 +249,58 @@ class Ledger:
         actor: Actor,
         now: datetime,
         expect: int | None,
-    ) -> dict[str, Any]:
-        """Add a draft behind the head, and before it the first entry where there is none."""
-        head = store.head_of(connection)
+    ) -> tuple[dict[str, Any], Audit]:
+        """Add a draft behind the head, and before it the first entry where there is none.
+
+        Return its row and the audit behind it, which counts once the transaction has ended.
+        """
+        self._check_end(connection, self.known())
+        audited = self._audited.copy()
+        audited.follow(store.rows_from(connection, audited.head.sequence))
+        head = audited.head
         if expect is not None and head.sequence != expect:
             raise Conflict(
                 f"decided at entry {expect}, but the ledger is at {head.sequence}: read again and "
                 "decide again."
             )
-        self._check_end(connection, head)
         if head == EMPTY:
             body = enrolment_body(actor.name, actor.public_key, ROLES)
             first = Draft(workload="", version=None, kind=ENROLLED, body=body, subject=actor.name)
-            head = store.insert(connection, sealed(first, after=head, actor=actor, now=now))
-        drafted = store.checked(connection, draft, actor)
-        row = sealed(drafted, after=head, actor=actor, now=now)
+            row = sealed(first, after=head, actor=actor, now=now)
+            audited.take(row)
+            store.insert(connection, row)
+        drafted = store.checked(connection, draft, actor, audited)
+        row = sealed(drafted, after=audited.head, actor=actor, now=now)
+        # What is written is what any reader will take.
+        audited.take(row)
         store.insert(connection, row)
-        return row
+        return row, audited
 
-    def _check_end(self, connection: sa.Connection, head: Head) -> None:
-        """Refuse to write on where entries are gone: the next note would hide it."""
+    def _follow(self) -> Audit:
+        """Return the audit of the chain as it is now.
+
+        Raises:
+            Broken: An entry since the last one that was audited is wrong.
+            LedgerError: Entries are gone from its end.
+        """
+        # The note first: it may only say less than the table that is read after it.
         known = self.known()
+        with self._alone:
+            audited = self._audited.copy()
+            audited.follow(self._rows_from(audited.head.sequence))
+            self._audited = audited
+        with self._database.reading() as connection:
+            self._check_end(connection, known)
+        return audited
+
+    def _check_end(self, connection: sa.Connection, known: Head) -> None:
+        """Refuse to go on where entries are gone: the next note would hide it."""
         if known == EMPTY:
             return
         if store.hash_at(connection, known.sequence) != known.hash:
             raise LedgerError(
                 f"{self._anchor.path} says that the ledger reached entry {known.sequence}, but "
-                f"that entry is gone or another; the table ends at {head.sequence}. Bring the "
-                "table back from its copy. To begin a new ledger on purpose, move that file away."
+                "that entry is gone or another; the table ends at "
+                f"{store.head_of(connection).sequence}. Bring the table back from its copy. To "
+                "begin a new ledger on purpose, move that file away."
             )
-
-    def _write(self, change: Callable[[sa.Connection], _T]) -> _T:
-        """Carry out a change in a transaction of its own, after every other writer's."""
-        try:
-            with self._reading() as connection, connection.begin():
-                schema.lock(connection)
-                return change(connection)
-        except exc.IntegrityError as e:
-            said = str(e.orig).splitlines()[0]
-            raise LedgerError(f"the database refused the entry: {said}.") from e
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except exc.OperationalError as e:
-            url = self._engine.url.render_as_string()
-            said = " ".join(str(e.orig).split())
-            raise LedgerError(f"the ledger at {url} does not answer: {said}") from e

@@ -33,6 +33,10 @@ class LedgerError(RuntimeError):
     """The ledger does not take the entry, or is not whole; the text says why and what to do."""
 
 
+class NoLedger(LedgerError):
+    """There is no ledger to look at; the text says where it was looked for."""
+
+
 class Conflict(LedgerError):
     """Another writer was faster; read again and decide again."""
 
@@ -122,7 +126,7 @@ def sealed(draft: Draft, *, after: Head, actor: Actor, now: datetime) -> dict[st
 def hash_of(row: Mapping[str, Any]) -> str:
     """Return the hash of a row's canonical encoding, hex digits."""
     fields = {k: v for k, v in row.items() if k not in ("hash", "signature")}
-    return hashlib.sha256(_canonical(fields).encode("ascii")).hexdigest()
+    return hashlib.sha256(canonical(fields).encode("ascii")).hexdigest()
 
 
 def signing_input(hash_: str) -> bytes:
@@ -136,7 +140,7 @@ def text_of(body: Mapping[str, Any]) -> str:
     Raises:
         TypeError: Something in it has no stable form: a function, a set, not a number.
     """
-    return _canonical(stable_form(body))
+    return canonical(stable_form(body))
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
@@ -146,7 +150,7 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
 
 def line_of(row: Mapping[str, Any]) -> str:
     """Return a row as a line of an export: as it is hashed, but with the body as an object."""
-    return _canonical({**row, "body": json.loads(row["body"])})
+    return canonical({**row, "body": json.loads(row["body"])})
 
 
 def row_of(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,8 +161,9 @@ def row_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     if set(fields) != set(Entry.__dataclass_fields__):
         raise ValueError("it has other fields than an entry")
-    return {**fields, "body": _canonical(fields["body"])}
+    return {**fields, "body": canonical(fields["body"])}
 
 
-def _canonical(value: object) -> str:
+def canonical(value: object) -> str:
+    """Return a value's one JSON text: keys sorted, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

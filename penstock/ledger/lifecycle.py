@@ -1,8 +1,8 @@
-"""The lifecycle of a model version, as the ledger's entries tell it."""
+"""The lifecycle of a model version, as the ledger's entries tell it, and whose hand moves it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,29 @@ REGISTERED = "registered"
 MOVED = "moved"
 """Kind of the entries that move a version from their ``origin`` to their ``target``."""
 
+_CONTROLLER = frozenset({"pipeline", "operator"})
+
+WRITERS: Mapping[str, frozenset[str]] = {
+    REGISTERED: frozenset({"pipeline"}),
+    "contract": frozenset({"owner", "pipeline"}),
+    "retired": frozenset({"owner", "operator"}),
+    # Whoever may retire a version may also move the aliases that pointed at it.
+    "aliases": _CONTROLLER | {"owner"},
+}
+"""By kind of entry, the roles of which one must be held to write it.
+
+Every other kind is written by controllers; the roll itself says who changes the roll.
+"""
+
+MOVERS: Mapping[str, frozenset[str]] = {
+    Stage.STAGING: frozenset({"pipeline"}),
+    Stage.SHADOW: _CONTROLLER,
+    Stage.CANARY: _CONTROLLER,
+    Stage.PRODUCTION: _CONTROLLER,
+    Stage.ARCHIVED: _CONTROLLER | {"owner", "compliance"},
+}
+"""By the stage that a move ends at, the roles of which one must be held."""
+
 STANDBYS = 2
 """How many earlier production versions stay deployable behind the champion."""
 
@@ -44,6 +67,30 @@ STANDBYS = 2
 def may_move(origin: Stage, target: Stage) -> bool:
     """Return whether the lifecycle has this step."""
     return (origin, target) in STEPS
+
+
+def refused_role(name: str, roles: frozenset[str], kind: str, target: str | None) -> str | None:
+    """Return why an actor of these roles may not write such an entry, or None where it may.
+
+    Args:
+        target: The stage that a move ends at; None for what is no move.
+    """
+    asked = WRITERS.get(kind, _CONTROLLER) if target is None else MOVERS.get(target)
+    # Where there is no such stage, the lifecycle refuses the move, whoever asks.
+    if asked is None or roles & asked:
+        return None
+    what = f"write a {kind!r} entry" if target is None else f"move a version to {target}"
+    return (
+        f"{name} may not {what}; it takes the role {' or '.join(sorted(asked))}, and {name} is "
+        f"{', '.join(sorted(roles))}. An admin gives roles: penstock ledger enrol."
+    )
+
+
+def refused_reason(version: int | None, reason: object) -> str | None:
+    """Return why a move is not taken with this reason, or None where it is."""
+    if isinstance(reason, str) and reason.strip():
+        return None
+    return f"the move of version {version} gives no reason; say in a sentence why it moves."
 
 
 def refused_move(version: int, origin: Stage, target: Stage, *, registered: bool) -> str | None:

@@ -84,11 +84,6 @@ class Roll:
             )
         return known
 
-    def take(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Take in an entry that was checked when it was appended."""
-        after = _enrolment(body) if kind == ENROLLED else self._revoked(body)
-        self.actors[after.name] = after
-
     def change(self, kind: str, body: Mapping[str, Any], *, by: str) -> None:
         """Take in an entry that enrols or revokes.
 

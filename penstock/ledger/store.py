@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from penstock.ledger import schema
 from penstock.ledger.actors import Actor
+from penstock.ledger.audit import Audit
 from penstock.ledger.entry import EMPTY, Draft, Head, LedgerError, entry_of
 from penstock.ledger.lifecycle import (
     MOVED,
@@ -17,9 +18,11 @@ from penstock.ledger.lifecycle import (
     Stage,
     refused_archive,
     refused_move,
+    refused_reason,
+    refused_role,
     serving_order,
 )
-from penstock.ledger.roll import ENROLLED, REVOKED, Roll
+from penstock.ledger.roll import ENROLLED, REVOKED, NotEnrolled, Roll
 
 _entries = schema.entries
 _columns = _entries.c
@@ -30,10 +33,17 @@ def rows_of(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, 
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def insert(connection: sa.Connection, row: Mapping[str, Any]) -> Head:
-    """Add a row and return the head that it makes."""
+def rows_from(
+    connection: sa.Connection, sequence: int, count: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows from a place in the chain on, in order; at most so many."""
+    query = sa.select(_entries).where(_columns.sequence >= sequence)
+    return rows_of(connection, query.order_by(_columns.sequence).limit(count))
+
+
+def insert(connection: sa.Connection, row: Mapping[str, Any]) -> None:
+    """Add a row."""
     connection.execute(_entries.insert().values(**row))
-    return Head(row["sequence"], row["hash"])
 
 
 def head_of(connection: sa.Connection) -> Head:
@@ -48,58 +58,53 @@ def hash_at(connection: sa.Connection, sequence: int) -> str | None:
     return connection.scalar(sa.select(_columns.hash).where(_columns.sequence == sequence))
 
 
-def roll_of(connection: sa.Connection, name: str | None = None) -> Roll:
-    """Return the roll of everyone, or of one actor alone; only entries about actors are read."""
-    query = sa.select(_entries).where(_columns.subject.is_not(None))
-    if name is not None:
-        query = query.where(_columns.subject == name)
-    roll = Roll()
-    for row in rows_of(connection, query.order_by(_columns.sequence)):
-        roll.take(row["kind"], entry_of(row).body)
-    return roll
-
-
-def checked(connection: sa.Connection, draft: Draft, actor: Actor) -> Draft:
+def checked(connection: sa.Connection, draft: Draft, actor: Actor, audited: Audit) -> Draft:
     """Return the draft with the columns that follow from its body.
 
+    Args:
+        audited: The chain that the draft is to follow, whole.
+
     Raises:
-        LedgerError: The actor cannot sign it, or the lifecycle does not have it.
+        NotEnrolled: The actor cannot sign, or has no role for it.
+        LedgerError: The lifecycle does not have it.
     """
-    about_actors = draft.kind in (ENROLLED, REVOKED)
-    roll = roll_of(connection, None if about_actors else actor.name)
-    roll.of(actor.name, actor.key_id)
-    if about_actors:
-        roll.change(draft.kind, draft.body, by=actor.name)
+    signer = audited.roll.of(actor.name, actor.key_id)
+    if draft.kind in (ENROLLED, REVOKED):
+        Roll(audited.roll.actors).change(draft.kind, draft.body, by=actor.name)
         return replace(draft, workload="", version=None, subject=draft.body["name"])
-    if draft.kind == MOVED:
-        return _checked_move(connection, draft)
-    if draft.kind == REGISTERED and _registered(connection, draft):
+    target = str(Stage(draft.body["to"])) if draft.kind == MOVED else None
+    why = refused_role(signer.name, signer.roles, draft.kind, target)
+    if why is not None:
+        raise NotEnrolled(why)
+    where = (draft.workload, draft.version)
+    if target is not None:
+        return _checked_move(connection, replace(draft, target=target), audited)
+    if draft.kind == REGISTERED and where in audited.registered:
         raise LedgerError(f"version {draft.version} of {draft.workload} is registered already.")
     return draft
 
 
-def _checked_move(connection: sa.Connection, draft: Draft) -> Draft:
+def _checked_move(connection: sa.Connection, draft: Draft, audited: Audit) -> Draft:
     if draft.version is None:
         raise LedgerError("a move names no version; say which one moves.")
-    moves = sa.select(_entries).where(_columns.workload == draft.workload, _columns.kind == MOVED)
-    last = moves.where(_columns.version == draft.version).order_by(_columns.sequence.desc())
-    stood = rows_of(connection, last.limit(1))
-    origin = Stage(stood[0]["target"]) if stood else Stage.NONE
-    target = Stage(draft.body["to"])
-    why = refused_move(draft.version, origin, target, registered=_registered(connection, draft))
+    where, target = (draft.workload, draft.version), Stage(str(draft.target))
+    origin, registered = audited.stages.get(where, Stage.NONE), where in audited.registered
+    why = refused_move(draft.version, origin, target, registered=registered)
+    why = why or refused_reason(draft.version, draft.body.get("reason"))
     if why is None and origin is Stage.PRODUCTION and not draft.body.get("override"):
-        ends = moves.where(_columns.target.in_((Stage.PRODUCTION, Stage.ARCHIVED)))
-        held = [entry_of(row) for row in rows_of(connection, ends.order_by(_columns.sequence))]
-        why = refused_archive(serving_order(held), draft.version)
+        why = refused_archive(_serving(connection, draft.workload), draft.version)
     if why is not None:
         raise LedgerError(why)
-    return replace(draft, origin=str(origin), target=str(target))
+    return replace(draft, origin=str(origin))
 
 
-def _registered(connection: sa.Connection, draft: Draft) -> bool:
-    query = sa.select(_columns.sequence).where(
-        _columns.workload == draft.workload,
-        _columns.version == draft.version,
-        _columns.kind == REGISTERED,
+def _serving(connection: sa.Connection, workload: str) -> list[int]:
+    """Return the versions in production, newest first; only the moves that say so are read."""
+    ends = sa.select(_entries).where(
+        _columns.workload == workload,
+        _columns.kind == MOVED,
+        _columns.target.in_((Stage.PRODUCTION, Stage.ARCHIVED)),
     )
-    return connection.execute(query.limit(1)).first() is not None
+    return serving_order(
+        [entry_of(row) for row in rows_of(connection, ends.order_by(_columns.sequence))]
+    )

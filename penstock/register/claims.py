@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from penstock.ledger.lifecycle import MOVED, Stage
-from penstock.register.featurecontract import CONTRACT
-from penstock.verdict import Outcome
+from penstock.verdict import Outcome, Verdict
 
-CI = ".ci/run"
-"""The script that runs every test; without it a test is one that somebody may have run once."""
+STEP_LEFT = "verdict"
+"""Kind of the entry with which the release controller leaves a step: its share and its verdict."""
+
+IN_FORCE = "in force"
+"""Kind of the entry in which the controller confirms that users go where it sent them."""
 
 ALL_USERS = 100
 """Percent of a release's last step, which is no canary."""
+
+UNPROVEN = "a test is there; no record of its passing"
+"""Said of every test: nothing puts the result of a suite on record yet."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def shows(name: str, holds: Callable[[Any], object]) -> Claim:
         piece = pieces.get(name)
         try:
             return piece.where if piece is not None and holds(piece.document) else None
-        except (KeyError, TypeError, AttributeError):
+        except (LookupError, TypeError, AttributeError, ValueError):
             return None
 
     return found
@@ -67,23 +73,29 @@ def passed(kind: str, *checks: str) -> Claim:
         checks: Beginnings of names, or several joined by ``|`` of which one is enough.
     """
 
-    def holds(verdict: Record) -> bool:
-        names = [c["name"] for c in verdict["checks"] if c["outcome"] == Outcome.PASS]
-        return verdict["outcome"] == Outcome.PASS and all(
+    def holds(document: Any) -> bool:
+        names = passing(document)
+        return bool(names) and all(
             any(name.startswith(tuple(wanted.split("|"))) for name in names) for wanted in checks
         )
 
     return shows(f"package:verdicts/{kind}.json", holds)
 
 
-def in_tree(path: str) -> Claim:
-    """Return the claim that the checkout has a file."""
-    return shows(f"tree:{path}", lambda _: True)
+def covered(name: str) -> Claim:
+    """Return the claim that a test is there, in the version's commit or else in the checkout.
 
+    It need not have passed, so this is never enough for a whole mark.
+    """
 
-def covered(path: str) -> Claim:
-    """Return the claim that the version's commit has a test, and the script that runs it."""
-    return both(shows(f"commit:{path}", lambda _: True), shows(f"commit:{CI}", lambda _: True))
+    def found(pieces: Pieces) -> str | None:
+        for place in ("commit", "tree"):
+            piece = pieces.get(f"{place}:{name}")
+            if piece is not None and piece.document:
+                return f"{piece.where}: {UNPROVEN}"
+        return None
+
+    return found
 
 
 def entries(pieces: Pieces) -> Iterator[tuple[str, Any]]:
@@ -106,14 +118,40 @@ def version_of(pieces: Pieces) -> int | None:
 
 
 def contract_signed(pieces: Pieces) -> str | None:
-    """Say where the feature contract in the package was signed."""
-    held = pieces.get("package:contract.json")
-    if held is None:
-        return None
+    """Say where the feature contract in the package was signed, by somebody who may."""
+    held, signed = pieces.get("package:contract.json"), pieces.get("signed")
+    return None if held is None or signed is None else f"{held.where}; {signed.where}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """A step that a version passed with users on it, before it was promoted."""
+
+    version: int
+    percent: float
+    checks: list[str]
+    where: str
+    promoted: str
+    """Where its promotion is."""
+
+
+def steps_passed(pieces: Pieces) -> Iterator[Passed]:
+    """Yield the steps of releases that ended well; what was written after the end is no step."""
+    ends = _promotions(pieces)
     for where, entry in entries(pieces):
-        if entry.kind == CONTRACT and entry.body.get("document") == held.document:
-            return f"{held.where}; {where}"
-    return None
+        body = _body(entry)
+        percent, checks = _number(body.get("percent")) or 0, passing(body.get("verdict"))
+        end = ends.get(entry.version)
+        if entry.kind == STEP_LEFT and end is not None and checks and 0 < percent <= ALL_USERS:
+            promoted, sequence = end
+            if entry.sequence < sequence:
+                yield Passed(
+                    version=entry.version,
+                    percent=percent,
+                    checks=checks,
+                    where=where,
+                    promoted=promoted,
+                )
 
 
 def canary_passed(*, own: bool) -> Claim:
@@ -124,29 +162,22 @@ def canary_passed(*, own: bool) -> Claim:
     """
 
     def found(pieces: Pieces) -> str | None:
-        promoted = {
-            entry.version: where
-            for where, entry in entries(pieces)
-            if entry.kind == MOVED and entry.body.get("to") == Stage.PRODUCTION
-        }
-        for where, entry in entries(pieces):
-            few = 0 < entry.body.get("percent", 0) < ALL_USERS
-            wanted = not own or entry.version == version_of(pieces)
-            if few and _passes(entry) and wanted and entry.version in promoted:
-                return f"{where}; {promoted[entry.version]}"
+        for step in steps_passed(pieces):
+            wanted = not own or step.version == version_of(pieces)
+            if wanted and step.percent < ALL_USERS:
+                return f"{step.where}; {step.promoted}"
         return None
 
     return found
 
 
 def released_with(check: str) -> Claim:
-    """Return the claim that a step of this version's release passed a check of such a name."""
+    """Return the claim that this version's release passed a check of such a name, with users."""
 
     def found(pieces: Pieces) -> str | None:
-        for where, entry in entries(pieces):
-            of_this = entry.version is not None and entry.version == version_of(pieces)
-            if of_this and _passes(entry, check):
-                return where
+        for step in steps_passed(pieces):
+            if step.version == version_of(pieces) and _asked(step, check):
+                return step.where
         return None
 
     return found
@@ -156,37 +187,126 @@ def judged_live(check: str, *, versions: int) -> Claim:
     """Return the claim that several versions were judged by a check on what users got."""
 
     def found(pieces: Pieces) -> str | None:
-        seen: dict[int | None, str] = {}
-        for where, entry in entries(pieces):
-            if _passes(entry, check):
-                seen.setdefault(entry.version, where)
+        seen: dict[int, str] = {}
+        for step in steps_passed(pieces):
+            if _asked(step, check):
+                seen.setdefault(step.version, step.where)
         return "; ".join(seen.values()) if len(seen) >= versions else None
 
     return found
 
 
 def rolled_back(pieces: Pieces) -> str | None:
-    """Say which entry records that users were returned, and how fast."""
+    """Say which entry records that users were returned to the version before, and how fast.
+
+    It is a move from CANARY, where users were on the version, and the controller's own entry
+    confirms the same milliseconds. Without a version before there is nobody to return to.
+    """
+    ends = _promotions(pieces)
     for where, entry in entries(pieces):
-        evidence: Any = entry.body.get("evidence") or {}
-        if entry.body.get("to") == Stage.ARCHIVED and "milliseconds" in evidence:
+        if entry.kind != MOVED or (entry.origin, entry.target) != (Stage.CANARY, Stage.ARCHIVED):
+            continue
+        before = any(v != entry.version and at < entry.sequence for v, (_, at) in ends.items())
+        confirmed = _confirmed(pieces, entry)
+        if before and confirmed is not None:
+            return f"{confirmed}; {where}"
+    return None
+
+
+def _confirmed(pieces: Pieces, move: Any) -> str | None:
+    """Return which entry confirms that users of a version were moved in the time a move claims."""
+    took = _number(_mapping(_body(move).get("evidence")).get("milliseconds"))
+    for where, entry in entries(pieces):
+        before = entry.version == move.version and entry.sequence < move.sequence
+        same = took is not None and _number(_body(entry).get("milliseconds")) == took
+        if entry.kind == IN_FORCE and before and same:
             return where
     return None
 
 
 def locked(pieces: Pieces) -> str | None:
-    """Say where it is on record that the version was made with the libraries that are locked."""
-    lock = pieces.get("tree:requirements/all.txt")
+    """Say where it is on record that the version was trained with the libraries that are locked.
+
+    The lock file lay there, and what was installed is what it pins: the first says nothing of the
+    second.
+    """
+    lock = pieces.get("tree:lock")
     if lock is None:
         return None
-    made = shows("package:lineage.json", lambda r: r["environment"]["lock"] == lock.document)
-    where = made(pieces)
+    pins: Record = lock.document["pins"]
+
+    def holds(lineage: Any) -> bool:
+        made: Record = lineage["environment"]
+        installed: Record = {_plain(n): v.partition("+")[0] for n, v in made["libraries"].items()}
+        same = made["lock"] == lock.document["sha256"] and made["seen_at"] == "training"
+        return same and bool(installed) and installed.items() <= pins.items()
+
+    where = shows("package:lineage.json", holds)(pieces)
     return None if where is None else f"{where}; {lock.where}"
 
 
-def _passes(entry: Any, check: str = "") -> bool:
-    verdict: Record | None = entry.body.get("verdict")
-    if not verdict or verdict.get("outcome") != Outcome.PASS:
-        return False
-    passing = [c["name"] for c in verdict["checks"] if c["outcome"] == Outcome.PASS]
-    return any(name.startswith(check) for name in passing)
+def pins(lock: str) -> dict[str, str]:
+    r"""Return the version of each library that a lock file pins, without the build's own part.
+
+    >>> pins("torch==2.13.0+cpu \\\n    --hash=sha256:1\nrpds_py==0.1\n")
+    {'torch': '2.13.0', 'rpds-py': '0.1'}
+    """
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;+]+)", lock, re.MULTILINE)
+    return {_plain(name): version for name, version in found}
+
+
+def _plain(library: str) -> str:
+    return re.sub(r"[-_.]+", "-", library).lower()
+
+
+def in_commit(pieces: Pieces) -> str | None:
+    """Say that the version's commit holds the very sources of the model that lineage hashed."""
+    held = pieces.get("commit:sources")
+    made = shows("package:lineage.json", lambda r: bool(held) and sources(r) == held.document)
+    return None if held is None or made(pieces) is None else held.where
+
+
+def sources(lineage: Any) -> dict[str, Any]:
+    """Return the hashes of a workload's own sources, by path, as a version's lineage has them."""
+    own = f"workloads/{lineage['workload']}/"
+    return {path: said for path, said in lineage["files"].items() if path.startswith(own)}
+
+
+def passing(document: Any) -> list[str]:
+    """Return the names of a verdict's checks if it is one, is consistent and a pass; else none.
+
+    >>> passing({"outcome": "pass", "checks": []}), passing(None)
+    ([], [])
+    """
+    try:
+        verdict = Verdict.from_dict(document)
+    except (ValueError, OverflowError):  # of another form, or a number that no float can hold
+        return []
+    return [str(c.name) for c in verdict.checks] if verdict.outcome is Outcome.PASS else []
+
+
+def _asked(step: Passed, check: str) -> bool:
+    return any(name.startswith(check) for name in step.checks)
+
+
+def _promotions(pieces: Pieces) -> dict[int, tuple[str, int]]:
+    """Return where, and with which number, each version entered PRODUCTION."""
+    return {
+        entry.version: (where, entry.sequence)
+        for where, entry in entries(pieces)
+        if entry.kind == MOVED and entry.target == Stage.PRODUCTION
+    }
+
+
+def _body(entry: Any) -> Record:
+    return _mapping(entry.body)
+
+
+def _mapping(value: Any) -> Record:
+    """Return a JSON object; of anything else, an empty one."""
+    return cast("Record", value) if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    """Return a JSON number, or None. JSON's true is Python's 1, and is none."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from penstock import workload as workloads
 from penstock.bundle import Bundle
 from penstock.request import EARLIEST_US, STAMP, Contract, Feature, instances, request_input
 from penstock.workload import Column, Workload
@@ -47,7 +48,7 @@ def _read(declared: Workload) -> Iterator[Feature]:
     It is asked, not told: a column is read if without it the transform fails or gives another
     input. A list of names beside the code could be wrong.
     """
-    transform = request_input(declared.name)
+    transform = request_input(workloads.part(declared.name, "transform"))
     row = _plain_row(declared)
     whole = transform(row)
     for column in declared.data.columns:
@@ -101,7 +102,8 @@ def golden(graph: Path, declared: Workload, snapshot: Bundle) -> dict[str, Any]:
     contract = contract_of(declared)
     held = pq.read_table(snapshot.file("holdout.parquet"), columns=contract.names)
     rows = held.take(np.linspace(0, len(held) - 1, min(GOLDEN, len(held))).astype(np.int64))
-    logits_nk = OnnxModel(graph).run(request_input(declared.name)(rows))
+    transform = request_input(workloads.part(declared.name, "transform"))
+    logits_nk = OnnxModel(graph).run(transform(rows))
     return {
         "tolerance": GOLDEN_TOLERANCE,
         "requests": [

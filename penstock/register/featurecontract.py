@@ -5,20 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from penstock import workload as workloads
 from penstock.bundle import code_revision, stable_form
 from penstock.ledger import Actor, Entry, Ledger
+from penstock.ledger.roll import REVOKED
 from penstock.stage import Refused
 from penstock.workload import Approval, Workload, settings_of
 
 CONTRACT = "contract"
 """Kind of the ledger entry by which somebody signs a feature contract."""
 
-Roles = Mapping[str, frozenset[str]]
-"""Of every actor, by name."""
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What somebody's signature is worth now."""
+
+    roles: frozenset[str]
+    key_id: str
+    """Of the key that is enrolled now; what another key signed counts no more."""
+
+    since: int = 0
+    """Entry of the last revocation, 0 without one; what was signed before it counts no more."""
+
+
+Standings = Mapping[str, Standing]
+"""Of everybody who may sign in a ledger, by name; whoever is revoked is not in it."""
 
 
 def compose(declared: Workload, *, definitions: str) -> dict[str, Any]:
@@ -71,18 +86,24 @@ def signers(declared: Workload) -> frozenset[str]:
 
 
 def signature(
-    entries: Sequence[Entry], digest: str, *, declared: Workload, roles: Roles
+    entries: Sequence[Entry], digest: str, *, declared: Workload, standing: Standings
 ) -> Entry | None:
     """Return the newest entry that signs this very contract, by somebody who may; else None.
 
-    A signature of somebody who has lost the role, or was revoked, holds for no new version.
+    A signature of somebody who has lost the role, was revoked since or has another key now, holds
+    for no new version.
     """
-    wanted = signers(declared)
     for entry in reversed(entries):
-        may = bool(roles.get(entry.actor, frozenset()) & wanted)
-        if entry.kind == CONTRACT and entry.body.get("contract") == digest and may:
+        signs = entry.kind == CONTRACT and entry.body.get("contract") == digest
+        if signs and _counts(entry, standing.get(entry.actor), signers(declared)):
             return entry
     return None
+
+
+def _counts(entry: Entry, standing: Standing | None, wanted: frozenset[str]) -> bool:
+    if standing is None or entry.sequence < standing.since:
+        return False
+    return entry.key_id == standing.key_id and bool(standing.roles & wanted)
 
 
 def sign(
@@ -121,12 +142,18 @@ def sign_if_automatic(
     if declared.approval is not Approval.AUTOMATIC:
         return None
     entries = ledger.entries(declared.name)
-    roles = roles_of(ledger, entries)
-    if signature(entries, digest_of(contract), declared=declared, roles=roles) is not None:
+    digest, standing = digest_of(contract), standings(ledger)
+    if signature(entries, digest, declared=declared, standing=standing) is not None:
         return None
     return sign(ledger, declared, contract, actor=actor, now=now)
 
 
-def roles_of(ledger: Ledger, entries: Sequence[Entry]) -> dict[str, frozenset[str]]:
-    """Return the roles of everybody who signed a contract in these entries."""
-    return {e.actor: ledger.roles(e.actor) for e in entries if e.kind == CONTRACT}
+def standings(ledger: Ledger) -> dict[str, Standing]:
+    """Return what everybody's signature is worth now."""
+    enrolled = ledger.actors()
+    revoked = {e.body["name"]: e.sequence for e in ledger.entries("") if e.kind == REVOKED}
+    return {
+        held.name: Standing(roles=held.roles, key_id=held.key_id, since=revoked.get(held.name, 0))
+        for held in enrolled
+        if not held.revoked
+    }

@@ -44,6 +44,10 @@ def lineage(
         "owner": declared.owner,
         "trained_by": trained_by,
         "code": {"git": git_revision(root), "sources": code_revision(root / "penstock")},
+        "training_code": {
+            "recorded": inputs["model"].manifest["code"],
+            "here": code_revision(*workloads.sources("train", declared.name)),
+        },
         "files": files(root, declared.name),
         "data": snapshot.fingerprint,
         "data_digest": snapshot.digest,
@@ -73,16 +77,25 @@ def lineage(
 def incomplete(lineage: Mapping[str, Any]) -> list[str]:
     """Return which of code, data, config and environment are not known, each with what is missing.
 
-    An output is a function of all four; a version that lacks one cannot be made again.
+    An output is a function of all four; a version that lacks one cannot be made again. Commit and
+    ``files`` are those of the checkout that registers: they say how to make the model again only
+    where its own manifest names the same sources.
 
-    >>> incomplete({"code": {"git": "4c1d"}, "data": "digits-1", "data_digest": "sha256:1"})[0]
+    >>> same = {"recorded": "sha256:2", "here": "sha256:2"}
+    >>> made = {"code": {"git": "4c1d"}, "training_code": same}
+    >>> incomplete({**made, "data": "digits-1", "data_digest": "sha256:1"})[0]
     'config: no hyperparameters or no seed'
     """
     here: Mapping[str, Any] = lineage.get("environment", {})
     in_image = bool(lineage.get("image"))
+    trained: Mapping[str, Any] = lineage.get("training_code") or {}
     commit = lineage.get("code", {}).get("git") or (in_image and lineage.get("files"))
     needed: dict[str, tuple[object, ...]] = {
         "code: no git commit, and no image that holds the sources": (commit,),
+        "code: the model was not trained with the sources listed here; see stages.model.code": (
+            trained.get("recorded"),
+            trained.get("recorded") == trained.get("here"),
+        ),
         "data: no fingerprint or no digest of the snapshot": (
             lineage.get("data"),
             lineage.get("data_digest"),

@@ -56,6 +56,7 @@ def make(
 def _serving(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> int:
     """Write what a server reads; return how many golden requests there are."""
     shutil.copy(inputs["serving"].file(workloads.served_graph(declared)), folder / "model.onnx")
+    shutil.copy(workloads.transform_file(declared.name), folder / workloads.TRANSFORM)
     write_json(folder / "serving.json", input_contract(declared))
     answers = golden(folder / "model.onnx", declared, inputs["snapshot"])
     write_json(folder / "golden.json", answers)

@@ -8,13 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from penstock.bundle import Bundle
-from penstock.ledger import REGISTERED, Actor, Entry, Ledger, Stage
+from penstock.ledger import REGISTERED, Actor, Conflict, Entry, Ledger, Stage
 from penstock.register import featurecontract
-from penstock.register.featurecontract import Roles, roles_of
+from penstock.register.featurecontract import Standings, standings
+from penstock.registered import not_compared
 from penstock.stage import Refused
+from penstock.verdict import Outcome, Verdict
 from penstock.workload import Approval, LeastCost, NoWorse, Workload, settings_of
 
 VERDICTS = ("data-verdict", "equivalence", "gate")
+
+TRIES = 5
+"""Times that an admission is decided anew because another writer of the ledger was faster."""
+
 ROLLBACK = (
     "max_error_share",
     "max_slow_share",
@@ -40,7 +46,9 @@ class Given:
     entries: Sequence[Entry]
     """Of the workload, in the ledger."""
 
-    roles: Roles
+    standing: Standings
+    """Of everybody who may sign in the ledger."""
+
     evidence: Mapping[str, Any]
     """What its REGISTERED entry says of verdicts and of the infra validation."""
 
@@ -74,7 +82,9 @@ def _contract(given: Given) -> str | None:
     if contract != featurecontract.compose(declared, definitions=contract["definitions"]):
         return "the package's is not what is declared now; run the register stage again"
     digest = featurecontract.digest_of(contract)
-    signed = featurecontract.signature(given.entries, digest, declared=declared, roles=given.roles)
+    signed = featurecontract.signature(
+        given.entries, digest, declared=declared, standing=given.standing
+    )
     if signed is not None:
         return None
     who = "the owner" if declared.approval is Approval.PERSON else "the owner or the pipeline"
@@ -92,19 +102,39 @@ def _data(given: Given) -> str | None:
 
 
 def _verdicts(given: Given) -> str | None:
-    outcomes = {k: _object(given, f"verdicts/{k}.json").get("outcome") for k in VERDICTS}
-    wrong = [f"{kind} is {said or 'missing'}" for kind, said in outcomes.items() if said != "pass"]
-    return f"{', '.join(wrong)}; only a pass goes forward" if wrong else None
+    ended = {k: _found(_object(given, f"verdicts/{k}.json")) for k in VERDICTS}
+    wrong = [f"{kind} is {said}" for kind, said in ended.items() if said != Outcome.PASS]
+    recorded: Mapping[str, Any] = given.evidence.get("verdicts") or {}
+    wrong += [f"the ledger has no digest of {kind}" for kind in VERDICTS if not recorded.get(kind)]
+    return f"{', '.join(wrong)}; only a pass that is on record goes forward" if wrong else None
+
+
+def _found(document: Mapping[str, Any]) -> str:
+    """Return the outcome of a verdict's document by its checks, whatever it states of itself."""
+    if not document:
+        return "missing"
+    try:
+        return Verdict.from_dict(document).outcome
+    except ValueError as e:
+        return f"not to be trusted ({str(e).removesuffix('.')})"
+
+
+def _compared(given: Given) -> str | None:
+    return not_compared(given.entries, _object(given, "lineage.json"))
 
 
 def _slices(given: Given) -> str | None:
     """Ask that each slice was judged, and passed, by each metric that the policy asks of slices."""
-    scores = _object(given, "scores.json")
+    scores, declared = _object(given, "scores.json"), given.declared
+    asked = _asked(declared, scores)
+    if declared.slices and not asked:
+        names = ", ".join(part.name for part in declared.slices)
+        return f"{names}: declared, and the policy holds them to nothing; ask a rule of slices"
     judged = {(found["metric"], found["name"]): found for found in scores.get("slices") or ()}
     wrong = [
         f"{metric} of {name} {ended}"
-        for metric, compared in _asked(given.declared, scores).items()
-        for name in slices_of(given.declared)
+        for metric, compared in asked.items()
+        for name in slices_of(declared)
         if (ended := _ended(judged.get((metric, name)), compared=compared)) is not None
     ]
     return f"{', '.join(wrong)}; the policy asks it of every slice" if wrong else None
@@ -162,13 +192,13 @@ def _owner(given: Given) -> str | None:
 
 
 def _infra(given: Given) -> str | None:
-    verdict = given.evidence.get("infra") or {}
+    verdict: Mapping[str, Any] = given.evidence.get("infra") or {}
     if not verdict:
         return "no server has answered with this package; retire the version and register it again"
     if verdict.get("package") != given.digest:
         return "it was of a package with other bytes; retire the version and register it again"
-    if verdict.get("outcome") != "pass" or not verdict.get("checks"):
-        return f"it ended with {verdict.get('outcome')}; see its checks in the ledger"
+    if (ended := _found(verdict)) != Outcome.PASS:
+        return f"it is {ended}; see its checks in the ledger"
     return None
 
 
@@ -176,6 +206,7 @@ REQUIREMENTS: Mapping[str, Callable[[Given], str | None]] = {
     "signed feature contract": _contract,
     "data lineage hash": _data,
     "verdicts": _verdicts,
+    "compared with the champion": _compared,
     "slice metrics": _slices,
     "canary policy with rollback criteria": _canary,
     "named owner": _owner,
@@ -204,15 +235,35 @@ def admit(
         Refused: Something is missing; the text lists all of it. The version stays at NONE.
         LedgerError: It is not at NONE.
     """
-    entries = ledger.entries(declared.name)
+    for left in reversed(range(TRIES)):
+        try:
+            return _admitted(package, declared, ledger, version=version, actor=actor, now=now)
+        except Conflict:
+            # The champion may be another now.
+            if not left:
+                raise
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _admitted(
+    package: Bundle,
+    declared: Workload,
+    ledger: Ledger,
+    *,
+    version: int,
+    actor: Actor,
+    now: datetime,
+) -> Entry:
+    """Decide once, on the ledger as it is; a Conflict says that it is another by now."""
+    end, entries = ledger.head().sequence, ledger.entries(declared.name)
     registered = [e for e in entries if e.kind == REGISTERED and e.version == version]
-    evidence: Mapping[str, Any] = registered[-1].body.get("evidence") or {} if registered else {}
+    evidence: Mapping[str, Any] = registered[0].body.get("evidence") or {} if registered else {}
     given = Given(
         documents=documents(package),
         digest=package.digest,
         declared=declared,
         entries=entries,
-        roles=roles_of(ledger, entries),
+        standing=standings(ledger),
         evidence=evidence,
     )
     if lacking := missing(given):
@@ -229,15 +280,21 @@ def admit(
         actor=actor,
         now=now,
         evidence=fingerprints(given),
+        expect=end,
     )
 
 
 def fingerprints(given: Given) -> dict[str, Any]:
-    """Return the hashes of everything that let a version in."""
+    """Return the hashes of everything that let a version in, and what was asked of its slices."""
+    lineage = given.documents["lineage.json"]
+    asked = sorted(_asked(given.declared, given.documents["scores.json"]))
+    none = "none: the workload declares no slices and its policy asks nothing of any"
     return {
         "package": given.digest,
         "contract": featurecontract.digest_of(given.documents["contract.json"]),
-        "data": given.documents["lineage.json"]["data_digest"],
+        "data": lineage["data_digest"],
         "infra": given.evidence["infra"]["digest"],
-        "verdicts": dict(given.evidence.get("verdicts") or {}),
+        "verdicts": dict(given.evidence["verdicts"]),
+        "champion": lineage["artifacts"].get("champion"),
+        "slices": {metric: len(slices_of(given.declared)) for metric in asked} or none,
     }

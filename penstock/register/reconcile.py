@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from penstock.bundle import Bundle, BundleError
 from penstock.ledger import REGISTERED, Actor, Entry, Ledger, Stage, serving_order, stage_of
-from penstock.register.record import OPEN
 from penstock.register.registry import DIGEST, FINGERPRINT, ORPHAN, Held, Registry, State, described
+from penstock.registered import OPEN
 
 ALIASES = "aliases"
 """Kind of the ledger entry that says what the registry's aliases were last made to name."""
+
+TRIES = 5
+"""Times that aliases are moved again because the ledger changed meanwhile."""
 
 UNKNOWN = "the ledger does not know it; a registration was interrupted"
 
@@ -173,7 +177,11 @@ def repair(
             registry.tag(workload, d.version, {ORPHAN: d.orphan})
     if moved:
         registry.point(workload, moved)
-        _write(workload, ledger, [d.text for d in mended if d.alias], actor=actor, now=now)
+        # What was moved may not be all that the ledger wants by now: what is there is written.
+        named = registry.state(workload).aliases
+        body = {alias: named.get(alias) for alias in wanted_aliases([])}
+        texts = [d.text for d in mended if d.alias]
+        _write(workload, ledger, {**body, "repaired": texts}, actor=actor, now=now)
     return mended
 
 
@@ -185,24 +193,51 @@ def follow(
     actor: Actor,
     now: datetime,
 ) -> None:
-    """Let the aliases say what the ledger says; open the registry only when that changed."""
-    entries = ledger.entries(workload)
-    wanted = wanted_aliases(entries)
-    written = [e.body for e in entries if e.kind == ALIASES]
-    if written and {name: written[-1].get(name) for name in wanted} == wanted:
-        return
-    opened().point(workload, wanted)
-    _write(workload, ledger, [], actor=actor, now=now)
+    """Let the aliases say what the ledger says; open the registry only when that changed.
+
+    What is written is what was pointed at, so that whoever was overtaken is put right by the next.
+    """
+    for _ in range(TRIES):
+        entries = ledger.entries(workload)
+        wanted = wanted_aliases(entries)
+        written = [e.body for e in entries if e.kind == ALIASES]
+        if not any(e.kind == REGISTERED for e in entries):
+            return
+        if written and {name: written[-1].get(name) for name in wanted} == wanted:
+            return
+        opened().point(workload, wanted)
+        _write(workload, ledger, wanted, actor=actor, now=now)
+
+
+def try_to_follow(
+    workload: str,
+    opened: Callable[[], Registry],
+    ledger: Ledger,
+    *,
+    actor: Actor,
+    now: datetime,
+) -> str:
+    """Let the aliases follow; return what to do where they could not, empty where they did.
+
+    For callers whose own work is done and must not fail by it: aliases mirror, and decide nothing.
+    """
+    try:
+        follow(workload, opened, ledger, actor=actor, now=now)
+    except Exception as e:  # noqa: BLE001 - whatever the client of a registry may raise
+        said = next(iter(str(e).splitlines()), type(e).__name__)
+        return (
+            f"MLflow's aliases do not follow the ledger yet ({said}); when that is mended: "
+            f"penstock register reconcile {workload}"
+        )
+    return ""
 
 
 def _write(
-    workload: str, ledger: Ledger, repaired: Sequence[str], *, actor: Actor, now: datetime
+    workload: str, ledger: Ledger, body: Mapping[str, Any], *, actor: Actor, now: datetime
 ) -> None:
-    wanted = wanted_aliases(ledger.entries(workload))
-    body = {**wanted, **({"repaired": list(repaired)} if repaired else {})}
     ledger.append(
         workload=workload,
-        version=wanted["champion"],
+        version=body["champion"],
         kind=ALIASES,
         body=body,
         actor=actor,

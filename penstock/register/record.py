@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from penstock.bundle import Bundle, read
+from penstock import registered
+from penstock.bundle import Bundle, BundleError
 from penstock.ledger import (
     REGISTERED,
     Actor,
@@ -17,14 +17,11 @@ from penstock.ledger import (
     Ledger,
     Stage,
     champion,
-    package_of,
     stage_of,
 )
 from penstock.register.registry import ORPHAN, Registry, described
+from penstock.registered import OPEN
 from penstock.tracking import RUN_VARIABLE
-
-OPEN = (Stage.STAGING, Stage.SHADOW, Stage.CANARY)
-"""Where a version is on its way: let in, and not yet serving everybody."""
 
 TRIES = 5
 """Times that an entry is decided anew because another writer was faster."""
@@ -129,11 +126,13 @@ def _kept(
 
 
 def known(entries: Sequence[Entry], packaged: Bundle) -> tuple[int, Stage] | None:
-    """Return the version that the ledger has of this package, still open or serving."""
+    """Return the version that the ledger has of this package, still open or serving.
+
+    A champion whose package is lost is not known as anybody's: the same candidate gets a new
+    version, which can be served in its place.
+    """
     serving = champion(entries)
-    if serving is not None and candidate(read(Path(package_of(entries, serving)))) == candidate(
-        packaged
-    ):
+    if serving is not None and _same(entries, serving, packaged):
         return serving, Stage.PRODUCTION
     for entry in reversed(entries):
         if entry.kind != REGISTERED or entry.version is None:
@@ -142,6 +141,25 @@ def known(entries: Sequence[Entry], packaged: Bundle) -> tuple[int, Stage] | Non
         if entry.body["fingerprint"] == packaged.fingerprint and stage in (Stage.NONE, *OPEN):
             return entry.version, stage
     return None
+
+
+def _same(entries: Sequence[Entry], version: int, packaged: Bundle) -> bool:
+    try:
+        held = registered.package(entries, version)
+    except BundleError:
+        return False
+    return candidate(held) == candidate(packaged)
+
+
+def lost(entries: Sequence[Entry]) -> str:
+    """Return why the champion's package cannot be used; empty where it can, or nobody serves."""
+    serving = champion(entries)
+    try:
+        if serving is not None:
+            registered.package(entries, serving)
+    except BundleError as e:
+        return f"champion {serving} is lost: {e}"
+    return ""
 
 
 def candidate(packaged: Bundle) -> dict[str, object]:

@@ -10,18 +10,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from penstock.bundle import MANIFEST, Bundle, BundleError, digest_of, hash_file, read, sealed
-from penstock.ledger import (
-    REGISTERED,
-    Actor,
-    Entry,
-    Ledger,
-    Stage,
-    deployable,
-    package_of,
-    stage_of,
-)
+from penstock import registered
+from penstock.bundle import MANIFEST, Bundle, BundleError, digest_of, hash_file, sealed
+from penstock.ledger import Actor, Entry, Ledger, Stage, deployable, stage_of
 from penstock.register.reconcile import follow
 from penstock.register.registry import Registry
 from penstock.stage import Refused
@@ -60,7 +53,7 @@ def retire(
     refuse(entries, version, reason)
     if (done := retirement(entries, version)) is not None:
         return done
-    package = registered(entries, version)
+    package = registered.package(entries, version)
     path = archive / f"{declared.name}-{version}-{package.digest[7:19]}.tar"
     store(package, path)
     if stage_of(entries, version) is not Stage.ARCHIVED:
@@ -77,17 +70,21 @@ def retire(
         workload=declared.name,
         version=version,
         kind=RETIRED,
-        body={
-            "reason": reason,
-            "archive": str(path),
-            "archive_digest": hash_file(path),
-            "bytes": path.stat().st_size,
-            "package": package.digest,
-            "keep_until": (now + declared.retention).isoformat(),
-        },
+        body=_ended(package, path, reason, keep_until=now + declared.retention),
         actor=actor,
         now=now,
     )
+
+
+def _ended(package: Bundle, archive: Path, reason: str, *, keep_until: datetime) -> dict[str, Any]:
+    return {
+        "reason": reason,
+        "archive": str(archive),
+        "archive_digest": hash_file(archive),
+        "bytes": archive.stat().st_size,
+        "package": package.digest,
+        "keep_until": keep_until.isoformat(),
+    }
 
 
 def refuse(entries: Sequence[Entry], version: int, reason: str) -> None:
@@ -112,27 +109,25 @@ def refuse(entries: Sequence[Entry], version: int, reason: str) -> None:
 
 
 def retirement(entries: Sequence[Entry], version: int) -> Entry | None:
-    """Return the entry by which a version was retired, or None."""
-    return next((e for e in entries if e.kind == RETIRED and e.version == version), None)
+    """Return the entry by which a version was retired; None where there is more to do.
 
-
-def registered(entries: Sequence[Entry], version: int) -> Bundle:
-    """Return a version's package, with the very bytes that were registered.
-
-    Raises:
-        LookupError: The version was never registered.
-        BundleError: It is not whole, or another.
+    Saying it is not enough: the version must be archived, and the archive must hold its package.
     """
-    package = read(Path(package_of(entries, version)), kind="package")
-    wanted = next(
-        e.body["digest"] for e in entries if e.kind == REGISTERED and e.version == version
-    )
-    if package.digest != wanted:
-        raise BundleError(
-            f"{package.path} has digest {package.digest[7:19]}, registered was {wanted[7:19]}; "
-            "find the package that was registered before it is archived."
-        )
-    return package
+    if stage_of(entries, version) is not Stage.ARCHIVED:
+        return None
+    digest = registered.registration(entries, version).body["digest"]
+    for entry in reversed(entries):
+        said = entry.kind == RETIRED and entry.version == version
+        if said and _archived(entry.body.get("archive"), digest):
+            return entry
+    return None
+
+
+def _archived(archive: object, digest: str) -> bool:
+    try:
+        return isinstance(archive, str) and contents(Path(archive)) == digest
+    except BundleError:
+        return False
 
 
 def store(package: Bundle, path: Path) -> None:
@@ -143,7 +138,7 @@ def store(package: Bundle, path: Path) -> None:
     Raises:
         BundleError: What was written reads back otherwise.
     """
-    if path.exists() and holds(path, package):
+    if _archived(str(path), package.digest):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}-{uuid.uuid4().hex[:8]}")
@@ -154,7 +149,7 @@ def store(package: Bundle, path: Path) -> None:
                     _add(tar, package.path / name, name)
             f.flush()
             os.fsync(f.fileno())
-        if not holds(part, package):
+        if not _archived(str(part), package.digest):
             raise BundleError(f"{path} was written and reads back otherwise; look at the disk.")
         part.replace(path)
     finally:
@@ -169,14 +164,6 @@ def _add(tar: tarfile.TarFile, source: Path, name: str) -> None:
         tar.addfile(member, f)
 
 
-def holds(path: Path, package: Bundle) -> bool:
-    """Return whether an archive is whole and holds this package, byte for byte."""
-    try:
-        return contents(path) == package.digest
-    except BundleError:
-        return False
-
-
 def contents(path: Path) -> str:
     """Return the digest of the package in an archive, after checking every byte of it.
 
@@ -184,14 +171,14 @@ def contents(path: Path) -> str:
         BundleError: It cannot be read, or a file is missing, altered or not on the manifest.
     """
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             found = {m.name: _hash(tar, m) for m in tar.getmembers()}
             held = tar.extractfile(MANIFEST)
             text = held.read().decode() if held else ""
         manifest = json.loads(text)
-    except (tarfile.TarError, KeyError, OSError, ValueError) as e:
-        raise BundleError(f"{path} is not an archive of a package: {e}") from e
-    listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    except (tarfile.TarError, LookupError, TypeError, AttributeError, OSError, ValueError) as e:
+        raise BundleError(f"{path} is not an archive of a package: {e!r}.") from e
     found.pop(MANIFEST)
     if text != sealed(manifest) or found != listed:
         wrong = sorted(n for n in found.keys() | listed.keys() if found.get(n) != listed.get(n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import subprocess
@@ -13,24 +14,24 @@ from typing import Any
 from penstock.bundle import Bundle, BundleError, read
 from penstock.ledger import REGISTERED, Entry, champion
 from penstock.ledger.lifecycle import Stage, stage_of
-from penstock.register.claims import CI, Piece, Pieces
+from penstock.register.claims import Piece, Pieces, pins, registered
+from penstock.register.featurecontract import Standings, digest_of, signature
 from penstock.register.rubric import ITEMS, Item, Section
-from penstock.workload import Dataset, settings_of
+from penstock.workload import Dataset, Workload, settings_of
 
 WHOLE, HALF, NONE = 1.0, 0.5, 0.0
 
-REPOSITORY = (
-    CI,
-    "docs/how-to/add-a-workload.md",
-    "requirements/all.txt",
-    "tests/equivalence/test_layers.py",
-    "tests/features/test_features.py",
+LOCK = "requirements/all.txt"
+
+TESTS = (
     "tests/pipelines/test_local.py",
     "tests/rollout/test_controller.py",
     "tests/workloads/test_how_to.py",
-    "tests/workloads/test_networks.py",
 )
-"""Files that tests about the code base rest on."""
+"""Tests of what is the same for every workload."""
+
+OWN = {"feature tests": ("data", "transform"), "model tests": ("model",)}
+"""Tests of a workload's own code, by what they import of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +80,14 @@ def score(pieces: Pieces) -> Score:
 
 
 def _mark(item: Item, pieces: Pieces) -> Marked:
-    for mark, claim in ((WHOLE, item.whole), (HALF, item.half)):
-        if claim is not None and (where := claim(pieces)) is not None:
-            return Marked(item=item, mark=mark, evidence=where)
+    """Mark one test. Without an entry that names the package, nobody vouches for a whole mark."""
+    vouched = registered(pieces) is not None
+    if item.whole is not None and (where := item.whole(pieces)) is not None:
+        if vouched:
+            return Marked(item=item, mark=WHOLE, evidence=where)
+        return Marked(item=item, mark=HALF, evidence=f"{where} (not registered)")
+    if item.half is not None and (where := item.half(pieces)) is not None:
+        return Marked(item=item, mark=HALF, evidence=where)
     return Marked(item=item, mark=NONE, evidence=None)
 
 
@@ -114,7 +120,7 @@ def opened(path: Path, entries: Sequence[Entry], *, version: int | None) -> Bund
         BundleError: It is not whole, or not the package that was registered.
     """
     package = read(path, kind="package")
-    if version is not None and _entry_of(package, entries) is None:
+    if version is not None and version_of(package, entries, among=version) is None:
         raise BundleError(
             f"{path} is whole, but not the package that the ledger has of version {version}."
         )
@@ -122,94 +128,197 @@ def opened(path: Path, entries: Sequence[Entry], *, version: int | None) -> Bund
 
 
 def gather(
-    declared: Dataset, package: Bundle | None, entries: Sequence[Entry], *, root: Path
+    declared: Dataset,
+    package: Bundle | None,
+    entries: Sequence[Entry],
+    *,
+    standing: Standings,
+    root: Path,
 ) -> dict[str, Piece]:
     """Return every piece of evidence there is of a workload.
 
     Args:
         package: Verified; None when no version is registered.
         entries: Of the workload, from a ledger that was verified.
+        standing: What signatures are worth in that ledger.
         root: Folder of the checkout.
     """
     name = declared.name
     pieces = {"declaration": Piece(settings_of(declared), f"workloads/{name}/workload.py")}
     pieces |= {f"entry:{e.sequence}": Piece(e, f"ledger entry {e.sequence}") for e in entries}
-    pieces |= dict(_in_tree(root, name))
+    pieces |= _in_tree(root, name)
     if package is None:
         return pieces
-    for file in package.manifest["files"]:
-        if file.endswith(".json"):
-            where = f"{package.fingerprint}/{file}"
-            pieces[f"package:{file}"] = Piece(package.json(file), where)
+    pieces |= _in_package(package)
     if (entry := _entry_of(package, entries)) is not None:
         pieces["registered"] = Piece(entry.version, f"ledger entry {entry.sequence}")
-    return pieces | _in_commit(root, name, package)
+    contract = pieces.get("package:contract.json")
+    if contract is not None and isinstance(declared, Workload):
+        pieces |= _signed(contract.document, declared, entries, standing)
+    return pieces | _in_commit(root, name, _revision(pieces))
 
 
-def version_of(package: Bundle, entries: Sequence[Entry]) -> int | None:
-    """Return the version that a package was registered as; None for one that was not."""
-    entry = _entry_of(package, entries)
+def version_of(
+    package: Bundle, entries: Sequence[Entry], *, among: int | None = None
+) -> int | None:
+    """Return the version that a package was registered as; None for one that was not.
+
+    Args:
+        among: The only version that it may be; None for any.
+    """
+    entry = _entry_of(package, entries, among=among)
     return None if entry is None else entry.version
 
 
 def rehearsal_of(package: Bundle) -> str | None:
     """Return the fault that a package was given on purpose, or None."""
-    if "lineage.json" not in package.manifest["files"]:
-        return None
-    return package.json("lineage.json").get("rehearsal")
+    fault = _lineage(_in_package(package)).get("rehearsal")
+    return None if fault is None else str(fault)
 
 
-def _entry_of(package: Bundle, entries: Sequence[Entry]) -> Entry | None:
+def _entry_of(
+    package: Bundle, entries: Sequence[Entry], *, among: int | None = None
+) -> Entry | None:
     """Return the entry that registered these very bytes."""
     for entry in entries:
-        if entry.kind == REGISTERED and entry.body.get("digest") == package.digest:
+        asked = entry.version is not None and among in (None, entry.version)
+        if asked and entry.kind == REGISTERED and entry.body.get("digest") == package.digest:
             return entry
     return None
 
 
-def _in_tree(root: Path, workload: str) -> Mapping[str, Piece]:
-    paths = {path: path for path in REPOSITORY}
-    if (own := own_tests(root, workload)) is not None:
-        paths["own tests"] = own
-    return {
-        f"tree:{name}": Piece(hashlib.sha256((root / path).read_bytes()).hexdigest(), path)
-        for name, path in paths.items()
-        if (root / path).is_file()
-    }
+def _in_package(package: Bundle) -> dict[str, Piece]:
+    """Return the package's JSON files; one that holds none is no evidence."""
+    found: dict[str, Piece] = {}
+    for file in package.manifest["files"]:
+        if not file.endswith(".json"):
+            continue
+        try:
+            document = package.json(file)
+        except (ValueError, RecursionError):
+            continue
+        found[f"package:{file}"] = Piece(document, f"{package.fingerprint}/{file}")
+    return found
 
 
-def own_tests(root: Path, workload: str) -> str | None:
-    """Return the first test of features or workloads that imports this one's, or None."""
-    for folder in ("workloads", "features"):
-        for path in sorted((root / "tests" / folder).glob("test_*.py")):
-            if f"from workloads.{workload}" in path.read_text(encoding="utf-8"):
-                return path.relative_to(root).as_posix()
-    return None
-
-
-def _in_commit(root: Path, workload: str, package: Bundle) -> dict[str, Piece]:
-    """Return the files that the commit holds which the version was made from."""
-    revision = _revision(package)
-    if not is_commit(revision):
+def _signed(
+    contract: Any, declared: Workload, entries: Sequence[Entry], standing: Standings
+) -> dict[str, Piece]:
+    """Return the entry that signs this very contract, by somebody who may."""
+    try:
+        digest = digest_of(contract)
+    except TypeError:
         return {}
-    listing = ["git", "ls-tree", "-r", "--name-only", revision]
-    done = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=False)
-    held = set(done.stdout.splitlines()) if done.returncode == 0 else set[str]()
-    paths = {path: path for path in REPOSITORY} | {"own tests": own_tests(root, workload) or ""}
-    paths["model"] = f"workloads/{workload}/model.py"
-    return {
-        f"commit:{name}": Piece(revision, f"{path} of commit {revision[:12]}")
-        for name, path in paths.items()
-        if path in held
-    }
+    entry = signature(entries, digest, declared=declared, standing=standing)
+    return {} if entry is None else {"signed": Piece(digest, f"ledger entry {entry.sequence}")}
 
 
-def _revision(package: Bundle) -> str:
-    """Return the commit that a package says it was made from, or an empty text."""
-    if "lineage.json" not in package.manifest["files"]:
-        return ""
-    code: Mapping[str, Any] = package.json("lineage.json").get("code") or {}
-    return str(code.get("git") or "")
+def _in_tree(root: Path, workload: str) -> dict[str, Piece]:
+    found: dict[str, Piece] = {}
+    if (root / LOCK).is_file():
+        raw = (root / LOCK).read_bytes()
+        lock = {"sha256": hashlib.sha256(raw).hexdigest(), "pins": pins(raw.decode())}
+        found["tree:lock"] = Piece(lock, LOCK)
+    for name, (path, imports) in _tests(root, workload).items():
+        if (root / path).is_file():
+            held = cases_in((root / path).read_bytes(), imports)
+            found[f"tree:{name}"] = Piece(held, path)
+    return found
+
+
+def _tests(root: Path, workload: str) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return path of each test, and the modules of which it must import one; none for any."""
+    wanted = {path: (path, frozenset[str]()) for path in TESTS}
+    for name, parts in OWN.items():
+        modules = frozenset(f"workloads.{workload}.{part}" for part in parts)
+        for path in sorted((root / "tests").rglob("test_*.py")):
+            source = path.read_bytes()
+            if f"workloads.{workload}".encode() in source and cases_in(source, modules):
+                wanted[name] = (path.relative_to(root).as_posix(), modules)
+                break
+    return wanted
+
+
+def cases_in(source: bytes, imports: frozenset[str]) -> list[str]:
+    r"""Return the names of a module's test functions that assert or call something.
+
+    Args:
+        imports: Modules of which it must import one, in code and not in a comment; none for any.
+
+    >>> cases_in(b"def test_a(): assert f()\ndef test_b(): pass", frozenset())
+    ['test_a']
+    >>> cases_in(b"# import a.b\ndef test_a(): assert f()", frozenset({"a.b"}))
+    []
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    if imports and not imports & _imported(tree):
+        return []
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and _does(node)
+    ]
+
+
+def _does(function: ast.FunctionDef) -> bool:
+    inside = (node for statement in function.body for node in ast.walk(statement))
+    return any(isinstance(node, ast.Assert | ast.Call) for node in inside)
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Return the dotted names that a module imports, anywhere in it."""
+    found = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def _in_commit(root: Path, workload: str, revision: str | None) -> dict[str, Piece]:
+    """Return what the commit holds which the version was made from: tests, and its sources."""
+    if revision is None or not is_commit(revision):
+        return {}
+    found: dict[str, Piece] = {}
+    for name, (path, imports) in _tests(root, workload).items():
+        if (source := _git(root, "cat-file", "blob", f"{revision}:{path}")) is not None:
+            held = cases_in(source, imports)
+            found[f"commit:{name}"] = Piece(held, f"{path} of commit {revision[:12]}")
+    own = f"workloads/{workload}"
+    listed = _git(root, "ls-tree", "-r", "-z", "--name-only", revision, "--", own) or b""
+    sources = [path for path in listed.decode().split("\0") if path.endswith((".py", ".yaml"))]
+    blobs = {path: _git(root, "cat-file", "blob", f"{revision}:{path}") for path in sources}
+    hashes = {p: f"sha256:{hashlib.sha256(b or b'').hexdigest()}" for p, b in blobs.items()}
+    if hashes:
+        found["commit:sources"] = Piece(hashes, f"{own} of commit {revision[:12]}")
+    return found
+
+
+def _git(root: Path, *words: str) -> bytes | None:
+    """Return what git says, or None where it has no such thing or is not there."""
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _lineage(pieces: Pieces) -> Mapping[str, Any]:
+    """Return a package's lineage; an empty one where it has none, or no object."""
+    piece = pieces.get("package:lineage.json")
+    held = {} if piece is None else piece.document
+    return held if isinstance(held, Mapping) else {}
+
+
+def _revision(pieces: Pieces) -> str | None:
+    """Return the commit that a package says it was made from, or None."""
+    code = _lineage(pieces).get("code")
+    revision = code.get("git") if isinstance(code, Mapping) else None
+    return revision if isinstance(revision, str) else None
 
 
 def is_commit(revision: str | None) -> bool:

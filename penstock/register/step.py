@@ -8,21 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from penstock import chained, registered
 from penstock import workload as workloads
 from penstock.bundle import Bundle, BundleError, read
-from penstock.ledger import (
-    Actor,
-    Ledger,
-    LedgerError,
-    Stage,
-    actor_from_environment,
-    package_of,
-    stage_of,
-)
+from penstock.ledger import Actor, Ledger, LedgerError, Stage, actor_from_environment, stage_of
 from penstock.register import featurecontract, infra, promotion
 from penstock.register import package as packages
-from penstock.register.record import OPEN, known, record
+from penstock.register.reconcile import try_to_follow
+from penstock.register.record import known, lost, record
 from penstock.register.registry import Registry
+from penstock.registered import OPEN
 from penstock.stage import Refused, carry_out, require_pass, say, verdict_of
 from penstock.verdict import Outcome
 from penstock.workload import Workload, settings_of
@@ -62,10 +57,11 @@ def run(
     Raises:
         Refused: The gate's verdict is not a pass, the real server did not answer right, or the
             promotion contract is not met.
-        BundleError: An input is not whole, or the champion is not the one that the gate saw.
+        BundleError: An input is not whole, or another than the gate has judged, the champion too.
     """
     declared = workloads.load(workload)
     actor = actor_from_environment()
+    judged = require_pass(gate, kind="gate")
     inputs = {
         "snapshot": read(snapshot, kind="snapshot"),
         "data-verdict": read(data_verdict, kind="data-verdict"),
@@ -73,9 +69,11 @@ def run(
         "serving": read(serving, kind=declared.serve),
         "engine": read(engine, kind="engine"),
         "equivalence": read(equivalence, kind="equivalence"),
-        "gate": require_pass(gate, kind="gate"),
     }
-    before = compared_with(inputs["gate"], champion)
+    before = compared_with(judged, champion)
+    chained.check_judged(judged, inputs)
+    inputs["gate"] = judged
+    chained.check(workload, inputs, serve=declared.serve)
     packaged = carry_out(
         "register",
         kind="package",
@@ -93,13 +91,15 @@ def run(
     try:
         evidence = _evidence(packaged, declared, inputs, ledger, infra_verdict, now)
         version, stage = record(packaged, mlflow, ledger, actor=actor, now=now, evidence=evidence)
-        held = read(Path(package_of(ledger.entries(workload), version)), kind="package")
+        held = registered.package(ledger.entries(workload), version)
         if stage is Stage.NONE:
             _admit(held, declared, ledger, version=version, actor=actor, now=now)
+        aside = try_to_follow(workload, mlflow, ledger, actor=actor, now=now)
+        notes = [note for note in (lost(ledger.entries(workload)), aside) if note]
     finally:
         ledger.close()
     serves = " and already serves" if stage is Stage.PRODUCTION else ""
-    line = f"{name_of(workload, version, held)}{serves}"
+    line = "; ".join([f"{name_of(workload, version, held)}{serves}", *notes])
     say("register", held, line=line, reused=stage is not Stage.NONE)
     return str(version)
 

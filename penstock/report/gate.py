@@ -75,8 +75,13 @@ def against(numbers: Document) -> str:
     rows = f"The graph that serves, on {numbers['n']:,} holdout rows"
     if all(found["challenger"] is None for found in numbers["metrics"].values()):
         return f"{rows}: nothing could be measured."
-    other = "with no champion to compare with" if _alone(numbers) else "against the champion"
-    return f"{rows}, {other}."
+    if not _alone(numbers):
+        return f"{rows}, against the champion."
+    if numbers.get("incomparable"):
+        return (
+            f"{rows}. A champion serves and could not be scored, so nothing was compared with it."
+        )
+    return f"{rows}, with no champion to compare with."
 
 
 def _alone(numbers: Document) -> bool:

@@ -212,8 +212,10 @@ def _costs(axis: Axes, numbers: Document) -> None:
     axis.plot(threshold_c, cost_c, color=BLUE, lw=1.5)
     axis.axvline(costs["threshold"], color=ORANGE, lw=1.3,
                  label=f"it decides from {costs['threshold']:.3g} on")  # fmt: skip
-    axis.axvline(costs["best_threshold"], color=GREEN, lw=1.3, ls="--",
-                 label=f"best on validation rows, {costs['best_threshold']:.3g}")  # fmt: skip
+    # Where no rule asks for the least cost, no threshold was chosen.
+    if (best := costs["best_threshold"]) is not None:
+        axis.axvline(best, color=GREEN, lw=1.3, ls="--",
+                     label=f"best on validation rows, {best:.3g}")  # fmt: skip
     axis.set_ylim(bottom=0, top=axis.get_ylim()[1] * 1.25)
     axis.set(title="Cost of a decision on the holdout", xlabel="threshold of the probability",
              ylabel="cost, in the workload's unit")  # fmt: skip

@@ -62,7 +62,7 @@ def slices(card: Record) -> Iterator[Block]:
     if scored["metrics"]:
         yield from _drawn(gateplots.slices(scored))
     rows = [
-        [s["outcome"], s["name"], worded(s["metric"]), estimate(s["challenger"]),
+        [s["outcome"] or "not asked", s["name"], worded(s["metric"]), estimate(s["challenger"]),
          _beside(s, "difference"), str(s["n"])]
         for s in scored["slices"]
     ]  # fmt: skip

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from penstock.ledger import Actor, Ledger, Stage, stage_of
+from penstock.ledger import Actor, Ledger, Stage, champion, stage_of
 from penstock.processes import undisturbed
+from penstock.registered import OPEN
 from penstock.rollout.decide import (
     Advance,
     Hold,
@@ -108,12 +109,11 @@ class Controller:
     def _return(self, why: str) -> None:
         """End a release that was interrupted, unless it had reached its end."""
         entries = self.ledger.entries(self.versions.workload)
-        stage = stage_of(entries, self.versions.challenger)
-        if stage is Stage.PRODUCTION:
+        if champion(entries) == self.versions.challenger:
             self._apply(self._all_on(self.versions.challenger_slot), why)
             return
         self._apply(self._all_on(self.versions.champion_slot), why)
-        if stage is not Stage.ARCHIVED:
+        if stage_of(entries, self.versions.challenger) in (Stage.NONE, *OPEN):
             self._archive(f"release {why}")
 
     def _plan(self) -> Plan:

@@ -173,10 +173,16 @@ class Plane:
         write_json(path, desired)
 
     def set_slot(
-        self, slot: str, *, package: Path, version: str, fault: Mapping[str, str] | None = None
+        self,
+        slot: str,
+        *,
+        package: Path,
+        digest: str,
+        version: str,
+        fault: Mapping[str, str] | None = None,
     ) -> None:
-        """Let a slot serve a package."""
-        wanted = {"package": str(package), "version": version, "fault": fault}
+        """Let a slot serve a package; its server refuses one that has another digest."""
+        wanted = {"package": str(package), "digest": digest, "version": version, "fault": fault}
         self._desire(lambda desired: desired["slots"].update({slot: wanted}))
 
     def stop_slot(self, slot: str) -> None:

@@ -32,6 +32,9 @@ class Wanted:
     """What a slot should run."""
 
     package: str
+    digest: str
+    """Of the package as it was registered; another is not served."""
+
     version: str
     model: str
     fault: Mapping[str, str] | None = None
@@ -138,7 +141,8 @@ class Slot:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(("127.0.0.1", self.port))
         listening.listen(256)
-        arguments = ["--bundle", wanted.package, "--model-name", wanted.model]
+        arguments = ["--bundle", wanted.package, "--digest", wanted.digest]
+        arguments += ["--model-name", wanted.model]
         arguments += ["--version", wanted.version, "--slot", self.name]
         arguments += ["--fd", str(listening.fileno()), "--log", str(self.folder)]
         if wanted.fault is not None:

@@ -5,29 +5,23 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from penstock.bundle import read
-from penstock.ledger import (
-    Actor,
-    Ledger,
-    Stage,
-    champion,
-    package_to_serve,
-    serving_order,
-    stage_of,
-)
+from penstock import registered
+from penstock.bundle import Bundle
+from penstock.ledger import Actor, Entry, Ledger, Stage, champion, serving_order, stage_of
 from penstock.processes import undisturbed
+from penstock.registered import OPEN
 from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, logs_of
 from penstock.rollout.evidence import LogReader
 from penstock.rollout.plane import Plane, SlotFailed
 from penstock.rollout.table import SLOTS, TrafficTable
-from penstock.stage import require_pass
+from penstock.stage import Refused, require_pass
 from penstock.workload import Rollout, load
 
 READY_TIMEOUT_S = 90.0
@@ -84,8 +78,9 @@ def run(
         skew: Verdict on features as they are served; nothing starts unless it is a pass.
 
     Raises:
-        Refused: The skew verdict is no pass.
-        BundleError: A package is not whole.
+        Refused: The skew verdict is no pass, the version is not on its way, or it was compared
+            with another champion than serves now.
+        BundleError: A package is not whole, or another than was registered.
         PlaneError: The servers could not be started; the text says what to do.
     """
     declared = load(workload)
@@ -93,18 +88,20 @@ def run(
         require_pass(skew, kind="skew-verdict")
     entries = ledger.entries(workload)
     serving = champion(entries)
-    read(Path(package_to_serve(entries, version)), kind="package")
+    package = registered.package_to_serve(entries, version)
+    if serving != version:
+        refuse(entries, version, package)
     running = Plane.running(home)
     plane = Plane.up(home, model=workload, port=port)
     try:
         if serving is not None:
-            _serve(plane, serving, Path(package_to_serve(entries, serving)), emit)
+            _serve(plane, entries, serving, emit)
         if serving == version:
             return _unchanged(version, emit)
         versions = _placed(plane, workload, version, serving)
         return _release(
             plane,
-            Path(package_to_serve(entries, version)),
+            package,
             versions,
             traffic=traffic,
             ledger=ledger,
@@ -117,6 +114,24 @@ def run(
         if not running:
             plane.down()
         raise
+
+
+def refuse(entries: Sequence[Entry], version: int, package: Bundle) -> None:
+    """Refuse to release what has no way to go, or was judged against another champion.
+
+    A version whose release was interrupted is on its way still, and begins anew.
+
+    Raises:
+        Refused: The text says what to do.
+    """
+    stage = stage_of(entries, version)
+    if stage not in OPEN:
+        raise Refused(
+            f"version {version} is in {stage}; released is what the register stage has put into "
+            "STAGING: run it, or the pipeline."
+        )
+    if lacking := registered.not_compared(entries, package.json("lineage.json")):
+        raise Refused(f"version {version} cannot be released: {lacking}.")
 
 
 def _unchanged(version: int, emit: Callable[[Mapping[str, Any]], None]) -> Result:
@@ -132,20 +147,24 @@ def serve_champion(plane: Plane, ledger: Ledger, workload: str) -> int | None:
     entries = ledger.entries(workload)
     serving = champion(entries)
     if serving is not None:
-        _serve(plane, serving, Path(package_to_serve(entries, serving)), lambda _: None)
+        _serve(plane, entries, serving, lambda _: None)
     return serving
 
 
 def _serve(
-    plane: Plane, version: int, package: Path, emit: Callable[[Mapping[str, Any]], None]
+    plane: Plane,
+    entries: Sequence[Entry],
+    version: int,
+    emit: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """Bring the champion up where it is not, and give it all users."""
     slot = plane.slot_of(str(version))
     if slot is None:
+        package = registered.package_to_serve(entries, version)
         # Whoever answers now goes on until the champion can.
         slot = next(name for name in SLOTS if not plane.ready(name) or name != plane.answering())
         emit({"event": "starting", "what": f"champion, version {version}", "slot": slot})
-        plane.set_slot(slot, package=package, version=str(version))
+        plane.set_slot(slot, package=package.path, digest=package.digest, version=str(version))
     plane.wait_ready(slot, version=str(version), timeout_s=READY_TIMEOUT_S)
     held = plane.written()
     if held.champion != slot or held.buckets or held.mirror:
@@ -176,7 +195,7 @@ def _placed(plane: Plane, workload: str, version: int, serving: int | None) -> V
 
 def _release(
     plane: Plane,
-    package: Path,
+    package: Bundle,
     versions: Versions,
     *,
     traffic: Traffic,
@@ -191,7 +210,8 @@ def _release(
     plane.hold(champion=None if versions.champion is None else versions.champion_slot)
     plane.set_slot(
         slot,
-        package=package,
+        package=package.path,
+        digest=package.digest,
         version=str(versions.challenger),
         fault=None if fault is None else {"kind": fault.kind, "on": fault.on},
     )
@@ -273,7 +293,7 @@ def _leave(plane: Plane, versions: Versions, ledger: Ledger) -> None:
     While users may still be on the challenger, its server is left alone and the ownership kept: the
     supervisor returns them when this process has ended.
     """
-    if stage_of(ledger.entries(versions.workload), versions.challenger) is Stage.PRODUCTION:
+    if champion(ledger.entries(versions.workload)) == versions.challenger:
         plane.release()
         return
     table = plane.written()
@@ -296,8 +316,14 @@ def _withdraw(plane: Plane, versions: Versions, ledger: Ledger) -> None:
     plane.stop_slot(versions.challenger_slot)
     entries = ledger.entries(versions.workload)
     for standby in serving_order(entries)[1:2]:
-        package = Path(package_to_serve(entries, standby))
-        plane.set_slot(versions.challenger_slot, package=package, version=str(standby))
+        said = registered.registration(entries, standby).body
+        # Not read here: its own server refuses another package, and the release has ended well.
+        plane.set_slot(
+            versions.challenger_slot,
+            package=Path(said["package"]),
+            digest=said["digest"],
+            version=str(standby),
+        )
 
 
 @contextmanager

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 from penstock.stats.estimates import Bounds, Estimate
 from penstock.stats.intervals import MANY, at_least, at_most, exact_net
+
+FREEDOM = 30
+"""Degrees of freedom below which an area's standard error is not trusted. With it a bound was wrong
+in 3.3 % at most for 2.5 %, of twelve kinds of normal scores; without it, in up to 13 %."""
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -36,24 +40,42 @@ def standard_error(ones: Floats, zeros: Floats) -> float:
     return math.sqrt(ones.var(ddof=1) / len(ones) + zeros.var(ddof=1) / len(zeros))
 
 
+def freedom(ones: Floats, zeros: Floats) -> float:
+    """Return how well the standard error is known, in degrees of freedom; 0 where nothing varies.
+
+    Where a label has few rows, or few of its rows carry most of what varies, the error itself is a
+    guess: of 60 ones the two or three that lie below most zeros decide it. The variance of n values
+    of kurtosis κ is known as that of 2n / (κ - 1) degrees of freedom; both labels are joined as by
+    Satterthwaite (1946), Biometrics Bulletin 2, 110–114.
+    """
+    known, unsure = 0.0, 0.0
+    for side in (ones, zeros):
+        n, squares = len(side), (side - side.mean()) ** 2
+        known += float(squares.mean()) / n
+        unsure += float(squares.var()) / (2 * n**3)
+    return known**2 / unsure if unsure > 0 else math.inf if known > 0 else 0.0
+
+
 def area(scores_n: Floats, labels_n: Labels) -> Estimate | None:
     """Return the area under the ROC curve; None without rows of both labels.
 
-    The interval is DeLong's on the logit scale, which never leaves 0 to 1. Where few rows vary, as
-    with perfect separation, DeLong's variance vanishes, which is no evidence: there it is as if
-    only so many pairs, each of a 1 and a 0 of its own, had been compared (see :func:`_pairs`).
+    The interval is DeLong's on the logit scale, which never leaves 0 to 1, with the quantiles of a
+    t. Where few rows vary, as with perfect separation, or few carry the variance, that is no
+    evidence: there it is as if only so many pairs, each of a 1 and a 0 of its own, had been
+    compared (see :func:`_pairs`).
     """
     if not _both(labels_n):
         return None
     ones, zeros = components(scores_n, labels_n)
     value, n = float(ones.mean()), len(labels_n)
-    if _few(1 - ones, 1 - zeros) or not 0 < value < 1:
+    free = freedom(ones, zeros)
+    if _few(1 - ones, 1 - zeros) or free < FREEDOM or not 0 < value < 1:
         pairs = min(len(ones), len(zeros))
         return Estimate(value=value, n=n, at=lambda alpha: _pairs_won(value, pairs, alpha=alpha))
     centre, error = math.log(value / (1 - value)), standard_error(ones, zeros)
 
     def at(alpha: float) -> Bounds:
-        half = NormalDist().inv_cdf(1 - alpha / 2) * error / (value * (1 - value))
+        half = _quantile(alpha, free) * error / (value * (1 - value))
         return _logistic(centre - half), _logistic(centre + half)
 
     return Estimate(value=value, n=n, at=at)
@@ -62,8 +84,9 @@ def area(scores_n: Floats, labels_n: Labels) -> Estimate | None:
 def area_difference(challenger_n: Floats, champion_n: Floats, labels_n: Labels) -> Estimate | None:
     """Return the challenger's area less the champion's, of the same rows; None without both labels.
 
-    The interval is DeLong's for correlated areas. Where few rows are ranked otherwise by one than
-    by the other its variance vanishes, which is no evidence; there it is :func:`_of_pairs`.
+    The interval is DeLong's for correlated areas, with the quantiles of a t. Where few rows are
+    ranked otherwise by one than by the other, or few of them carry the variance, that is no
+    evidence; there it is of pairs, as for :func:`area`.
 
     Args:
         challenger_n: Score of class 1 by the challenger, shape [n].
@@ -74,14 +97,15 @@ def area_difference(challenger_n: Floats, champion_n: Floats, labels_n: Labels) 
     one, other = components(challenger_n, labels_n), components(champion_n, labels_n)
     ones, zeros = one[0] - other[0], one[1] - other[1]
     value, n = float(ones.mean()), len(labels_n)
-    if _few(ones, zeros):
+    free = freedom(ones, zeros)
+    if _few(ones, zeros) or free < FREEDOM:
         pairs = min(len(ones), len(zeros))
         won, lost = (float(np.maximum(side, 0).mean()) for side in (ones, -ones))
         return Estimate(value=value, n=n, at=lambda a: _pairs_net(won, lost, pairs, alpha=a))
     error = standard_error(ones, zeros)
 
     def at(alpha: float) -> Bounds:
-        half = NormalDist().inv_cdf(1 - alpha / 2) * error
+        half = _quantile(alpha, free) * error
         return max(-1.0, value - half), min(1.0, value + half)
 
     return Estimate(value=value, n=n, at=at)
@@ -92,9 +116,13 @@ def _both(labels_n: Labels) -> bool:
 
 
 def _few(ones: Floats, zeros: Floats) -> bool:
-    """Tell whether too few rows vary, or too few of a label are there, for a normal interval."""
+    """Tell whether too few rows vary, or are there of a label, to know any variance."""
     varied = np.count_nonzero(ones) + np.count_nonzero(zeros)
     return min(len(ones), len(zeros)) < MANY or bool(varied < MANY)
+
+
+def _quantile(alpha: float, free: float) -> float:
+    return float(stdtrit(min(free, 1e9), 1 - alpha / 2))
 
 
 def _pairs(share: float, pairs: int) -> tuple[int, int]:

@@ -48,6 +48,11 @@ def at_least(count: int, n: int, *, alpha: float) -> float:
     return 0.0 if count == 0 else float(betaincinv(count, n - count + 1, alpha))
 
 
+def exact(count: int, n: int, *, alpha: float) -> tuple[float, float]:
+    """Return the two-sided interval of a share that covers at least ``1 - alpha``, of any share."""
+    return at_least(count, n, alpha=alpha / 2), at_most(count, n, alpha=alpha / 2)
+
+
 def exact_net(
     up: int, down: int, n: int, *, alpha: float, most: float = 1.0, least: float = 1.0
 ) -> tuple[float, float]:
@@ -77,19 +82,22 @@ def exact_net(
 def share_difference(
     one: tuple[int, int], other: tuple[int, int], *, alpha: float
 ) -> tuple[float, float]:
-    """Return the interval of a share less that of other rows, from Wilson's interval of each.
+    """Return the interval of a share less that of other rows, from the exact interval of each.
+
+    The method is Newcombe's tenth, which takes Wilson's interval of each. With that, where one has
+    many rows and the other few and shares are near 1, it is wrong in 4 % for 2.5 %.
 
     Args:
         one: Successes and trials, at least one trial.
         other: The same of the other rows.
 
-    Source: Newcombe (1998), Statistics in Medicine 17, 873–890, method 10.
+    Source: Newcombe (1998), Statistics in Medicine 17, 873–890.
 
     >>> tuple(round(bound, 4) for bound in share_difference((56, 70), (48, 80), alpha=0.05))
-    (0.0524, 0.3339)
+    (0.0439, 0.3442)
     """
     p, q = one[0] / one[1], other[0] / other[1]
-    (p_low, p_high), (q_low, q_high) = wilson(*one, alpha=alpha), wilson(*other, alpha=alpha)
+    (p_low, p_high), (q_low, q_high) = exact(*one, alpha=alpha), exact(*other, alpha=alpha)
     low = p - q - math.hypot(p - p_low, q_high - q)
     high = p - q + math.hypot(p_high - p, q - q_low)
     return low, high
@@ -98,7 +106,7 @@ def share_difference(
 def share_ratio(
     one: tuple[int, int], other: tuple[int, int], *, alpha: float
 ) -> tuple[float, float]:
-    """Return the interval of a share over that of other rows, from Wilson's interval of each.
+    """Return the interval of a share over that of other rows, from the exact interval of each.
 
     Without a success among the others the ratio has no upper bound: it is infinite.
 
@@ -109,7 +117,7 @@ def share_ratio(
     Source: Donner and Zou (2012), Statistical Methods in Medical Research 21, 347–359.
     """
     p, q = one[0] / one[1], other[0] / other[1]
-    (p_low, p_high), (q_low, q_high) = wilson(*one, alpha=alpha), wilson(*other, alpha=alpha)
+    (p_low, p_high), (q_low, q_high) = exact(*one, alpha=alpha), exact(*other, alpha=alpha)
     low = _ratio_bound(p, p_low, q, q_high, sign=-1)
     high = _ratio_bound(p, p_high, q, q_low, sign=1) if other[0] else math.inf
     return max(0.0, low), high

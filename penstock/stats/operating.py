@@ -9,6 +9,10 @@ from penstock.policy import Costs
 from penstock.stats.means import Values
 from penstock.stats.scored import Scored
 
+ENOUGH_TO_CHOOSE = 1000
+"""Rows that a best threshold is chosen on at least. The regret's interval takes the threshold as
+given; that of few rows is a chance find, and against a bad one every threshold looks good."""
+
 Floats = NDArray[np.float64]
 
 

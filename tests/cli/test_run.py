@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,10 +24,11 @@ import pytest
 from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock.bundle import Recipe, Summary, write, write_json
+from penstock.bundle import Bundle, Recipe, Summary, write, write_json
 from penstock.ledger import REGISTERED, Actor, Ledger, Stage, champion, serving_order, stage_of
 from penstock.register.mlflow import MlflowRegistry
 from penstock.rollout.plane import Plane
+from penstock.workload import transform_file
 from tests import bundles
 from tests.packages import free_port, wait_for
 from workloads.digits.transform import training_input
@@ -310,7 +313,7 @@ def test_down_stops_everything_and_up_brings_the_champion_back(home: Home):
     assert "100 % of users" in home.penstock("status")[1]
 
 
-def knower(path: Path) -> None:
+def knower(path: Path) -> Bundle:
     """Write a package that knows every holdout answer: the nearest holdout image's label."""
     holdout = bundles.rows().slice(1197)
     images = training_input(holdout).reshape(600, 64)
@@ -331,29 +334,30 @@ def knower(path: Path) -> None:
     def make(folder: Path) -> Summary:
         onnx.save(model, folder / "model.onnx")
         write_json(folder / "lineage.json", {"rehearsal": None})
+        shutil.copy(transform_file("digits"), folder / "transform.py")
         return Summary("pass", "knows the holdout")
 
-    write(path, Recipe(kind="package", workload="digits"), make=make, now=datetime.now(UTC))
+    recipe = Recipe(kind="package", workload="digits")
+    return write(path, recipe, make=make, now=datetime.now(UTC))
+
+
+def serves(home: Home, package: Path, digest: str) -> None:
+    """Enter a package into a home's new ledger as version 1, which serves everybody."""
+    ledger, now = home.ledger(), datetime.now(UTC)
+    actor = Actor.create(home.path / "actor.pem", name="tester")
+    body = {"package": str(package), "fingerprint": package.name, "digest": digest}
+    named: dict[str, Any] = {"workload": "digits", "version": 1, "actor": actor, "now": now}
+    ledger.append(**named, kind=REGISTERED, body=body)
+    for stage in (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
+        ledger.move(**named, to=stage, reason="test")
+    ledger.close()
 
 
 def test_a_challenger_worse_than_the_champion_is_rejected(home: Home, tmp_path: Path):
     """Against a champion that is never wrong the gate says no: own exit code, one reason."""
     strict = Home(tmp_path / "strict")
     strict.environment["PENSTOCK_STORE"] = str(home.path / "store")
-    knower(tmp_path / "package")
-    ledger, now = strict.ledger(), datetime.now(UTC)
-    actor = Actor.create(strict.path / "actor.pem", name="tester")
-    ledger.append(
-        workload="digits",
-        version=1,
-        kind=REGISTERED,
-        body={"package": str(tmp_path / "package"), "fingerprint": "knower"},
-        actor=actor,
-        now=now,
-    )
-    for stage in (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
-        ledger.move(workload="digits", version=1, to=stage, reason="test", actor=actor, now=now)
-    ledger.close()
+    serves(strict, tmp_path / "package", knower(tmp_path / "package").digest)
 
     code, said = strict.run()
 
@@ -362,3 +366,27 @@ def test_a_challenger_worse_than_the_champion_is_rejected(home: Home, tmp_path: 
     assert "accuracy no worse than the champion's" in said
     assert strict.last()["version"] is None
     assert not strict.processes()
+
+
+def test_a_run_that_ends_by_an_error_leaves_its_record(tmp_path: Path):
+    """A champion whose package was replaced stops the run; without MLflow that is still said first.
+
+    The record holds both: why it ended, and what to do about the aliases that could not follow.
+    """
+    lost = Home(tmp_path / "lost")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    lost.environment |= {"MLFLOW_TRACKING_URI": nobody, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    knower(tmp_path / "package")
+    serves(lost, tmp_path / "package", "sha256:" + "0" * 64)
+
+    code, said = lost.run()
+
+    assert code == 2
+    assert "penstock: " in said.splitlines()[-1]
+    assert "registered as version 1 was 000000000000" in said.splitlines()[-1]
+    record = lost.last()
+    assert record["outcome"] == "failed"
+    reason = str(record["reason"])
+    assert reason.index("registered as version 1 was") < reason.index("MLflow's aliases do not")
+    assert "penstock register reconcile digits" in reason
+    assert Path(str(record["report"])).exists()

@@ -246,9 +246,10 @@ def test_features_as_they_are_looked_up_are_not_skewed_and_others_block_the_rele
     assert bad.summary.outcome == Outcome.FAIL
     assert verdict_of(bad).outcome is Outcome.FAIL
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    traffic = rollout.Traffic(rows=tmp_path, label="label", contract=tmp_path)
     with pytest.raises(Refused, match="skew-verdict is fail"):
         rollout.run(
-            workload="digits", version=1, traffic=rollout.Traffic(images=tmp_path), home=tmp_path,
+            workload="digits", version=1, traffic=traffic, home=tmp_path,
             ledger=ledger, fault=None, actor=person(), port=1, emit=lambda _: None, skew=bad.path,
         )  # fmt: skip
     ledger.close()

@@ -14,11 +14,13 @@ import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.bundle import read, write_json
+from penstock.workload import transform_file
 from tests import bundles
 from workloads.digits.behaviour import one_to_the_right
 from workloads.digits.transform import training_input
 
 PROOF = {**bundles.PROOF, "as_of": "2026-01-06T17:59:30+00:00"}
+
 
 BUDGET = {
     "latency_p50_ms": 0.7,
@@ -113,12 +115,18 @@ class Chain:
         wanted = ("snapshot", "data_verdict", "model", "serving", "engine", "equivalence")
         return {name: self.made[names.get(name, name)] for name in wanted}
 
-    def package(self, path: Path, **contract: Any) -> Path:
-        """Write a package of the same graph, as a champion's."""
+    def package(self, path: Path, *, transform: str | None = None, **contract: Any) -> Path:
+        """Write a package of the same graph, as a champion's.
+
+        Args:
+            transform: Source of the transform it was trained with; None is today's.
+        """
 
         def make(folder: Path) -> None:
             onnx.save(graph(wrong=self.wrong), folder / "model.onnx")
             write_json(folder / "serving.json", {"workload": "digits", **contract})
+            today = transform_file("digits").read_text(encoding="utf-8")
+            (folder / "transform.py").write_text(transform or today, encoding="utf-8")
 
         return bundles.bundle(path, "package", make).path
 

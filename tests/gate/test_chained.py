@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.bundle import Bundle, BundleError
-from penstock.gate.chained import check
+from penstock.chained import check
 
 
 def bundle(name: str, *, workload: str = "digits", **inputs: str) -> Bundle:

@@ -32,6 +32,8 @@ LABELS = np.tile(np.arange(10), 60)
 CLASSES = {f"class {c}": c == LABELS for c in range(10)}
 FLOOR = AtLeast(metric="accuracy", value=0.93)
 NO_WORSE = NoWorse(metric="accuracy", margin=0.02)
+RATIO = AtLeast(metric="adverse_impact_ratio", value=0.8)
+OPPORTUNITY = AtMost(metric="equal_opportunity_difference", value=0.15)
 COSTS = Costs(false_positive=1, false_negative=4)
 SEX = Sensitive(
     name="sex",
@@ -48,9 +50,10 @@ def digits(*rules: Rule, **changed: Any) -> Workload:
 
 
 def credit(*rules: Rule, **changed: Any) -> Workload:
-    """Return a workload of two classes with costs, a sensitive attribute and these rules."""
+    """Return a workload of two classes with costs and these rules; of sexes where one asks."""
     task = {"classes": 2, "metric": "auc", "threshold": 0.2, "costs": COSTS, "favourable": 0}
-    return replace(WORKLOAD, gate=rules, sensitive=(SEX,), **{**task, **changed})
+    fair = any(rule in (RATIO, OPPORTUNITY) for rule in rules)
+    return replace(WORKLOAD, gate=rules, **{"sensitive": (SEX,) * fair, **task, **changed})
 
 
 def scores(wrong: int, *, label: int | None = None) -> Scored:
@@ -153,6 +156,18 @@ def test_the_first_model_has_no_champion_and_says_so():
     assert len(checks(found)) == 2
     assert all("no champion" in check.reason for check in found.verdict.checks)
     assert found.numbers["metrics"]["accuracy"]["difference"] is None
+
+
+def test_a_champion_that_could_not_be_scored_is_not_one_that_is_not_there():
+    """Every rule that compares is an error, whether of slices or not; the numbers say so too."""
+    rules = (NO_WORSE, NoWorse(metric="log_loss", margin=0.1, slices=True))
+    found = judged(digits(*rules), scores(0), slices=CLASSES, incomparable="another transform")
+
+    assert [c.outcome for c in found.verdict.checks] == [Outcome.ERROR] * 2
+    for check in found.verdict.checks:
+        assert check.reason == "the champion could not be scored: another transform"
+    assert found.numbers["incomparable"] == "another transform"
+    assert judged(digits(*rules), scores(0), slices=CLASSES).numbers["incomparable"] == ""
 
 
 def test_one_class_made_worse_fails_whatever_the_rest():
@@ -260,7 +275,7 @@ def test_scores_that_are_no_numbers_are_an_error_that_says_where(value: float, w
 def test_what_is_not_of_one_holdout_and_task_is_refused(given: Mapping[str, Any], said: str):
     """With what came and what was wanted."""
     with pytest.raises(ValueError, match=said):
-        judged(credit(FLOOR), clients(100), **given)
+        judged(credit(FLOOR, RATIO), clients(100), **given)
 
 
 def test_a_champion_decides_by_the_threshold_it_serves_with():
@@ -303,6 +318,9 @@ def test_a_better_challenger_is_never_judged_worse(wrong: int, fewer: int):
         ({"latency_p99_ms": True}, Outcome.ERROR),
         ({"latency_p50_ms": 1.0}, Outcome.ERROR),
         ({"problem": "measuring ended with 1"}, Outcome.ERROR),
+        ({"problem": "measuring ended with 1", "latency_p99_ms": 3.0}, Outcome.ERROR),
+        ({"latency_p99_ms": -1.0}, Outcome.ERROR),
+        ({"latency_p99_ms": 0}, Outcome.ERROR),
         ({}, Outcome.ERROR),
     ],
 )
@@ -327,6 +345,16 @@ def test_data_are_young_enough_too_old_or_of_unknown_age(age: float | None, expe
     assert judged(digits(rule), scores(0), data_age_days=age).verdict.outcome is expected
 
 
+def test_the_age_of_a_recording_says_until_when_it_counts():
+    """A reader must not take it for the age today."""
+    rule, said = AtMost(metric="data_age_days", value=30), "until the recording was taken"
+    for recorded in (True, False):
+        found = judged(digits(rule, recorded=recorded), scores(0), data_age_days=2)
+
+        assert (said in found.verdict.checks[0].reason) == recorded
+        assert found.verdict.checks[0].reason.startswith("2, at most 30 days; ")
+
+
 def test_the_operating_threshold_is_held_against_the_best_of_validation_rows():
     """Of calibrated scores it costs no more; of shifted ones it does; without such rows: error."""
     declared = credit(LeastCost(max_regret=0.03))
@@ -339,9 +367,9 @@ def test_the_operating_threshold_is_held_against_the_best_of_validation_rows():
     assert shifted.verdict.outcome is Outcome.FAIL
     assert shifted.numbers["costs"]["best_threshold"] < 0.1
     assert judged(declared, clients(4000)).verdict.outcome is Outcome.ERROR
-    few = judged(declared, clients(4000), validation=clients(29, seed=5))
+    few = judged(declared, clients(4000), validation=clients(999, seed=5))
     assert few.verdict.outcome is Outcome.INCONCLUSIVE
-    assert "29 rows" in few.verdict.reason
+    assert "999 rows, 1000 needed" in few.verdict.reason
 
 
 def sexes(n: int, men: int) -> dict[str, dict[str, np.ndarray]]:
@@ -354,10 +382,6 @@ def unfair(n: int, men: int, *, shift: float) -> Scored:
     found = clients(n)
     found.logits_nk[:men, 1] += shift
     return found
-
-
-RATIO = AtLeast(metric="adverse_impact_ratio", value=0.8)
-OPPORTUNITY = AtMost(metric="equal_opportunity_difference", value=0.15)
 
 
 @pytest.mark.parametrize("rule", [RATIO, OPPORTUNITY])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from penstock.bundle import STORE_VARIABLE, BundleError, read
 from penstock.gate import gathered
 from penstock.stage import parse, verdict_of
 from penstock.verdict import Outcome
-from penstock.workload import Sensitive, Slice
+from penstock.workload import AtLeast, Sensitive, Slice, transform_file
 from tests import bundles
 from tests.gate.chain import PROOF, Chain
 
@@ -139,7 +140,34 @@ def test_a_champion_that_cannot_be_scored_is_an_error(whole: Chain, tmp_path: Pa
     champion = bundles.bundle(tmp_path / "package", "package", _other_inputs).path
 
     assert run(whole, tmp_path / "out", champion=str(champion)) == "reject"
-    assert checks(tmp_path / "out")["champion"] is Outcome.ERROR
+    asked = checks(tmp_path / "out")
+    assert asked["champion"] is Outcome.ERROR
+    assert {o for name, o in asked.items() if "no worse" in name} == {Outcome.ERROR}
+    page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "A champion serves and could not be scored" in page
+    assert "no champion" not in page
+
+
+def test_a_champion_is_scored_through_the_transform_it_was_trained_with(
+    whole: Chain, tmp_path: Path
+):
+    """Today's has the same shape and other numbers: any challenger would beat what it makes."""
+    rows = pq.read_table(whole.made["snapshot"] / "holdout.parquet")
+    today = transform_file("digits").read_text(encoding="utf-8")
+    turned = f"{today}\n_given = training_input\ndef training_input(rows): return -_given(rows)\n"
+    mine, other, none = (
+        read(whole.package(tmp_path / name, transform=source), kind="package")
+        for name, source in (("mine", today), ("other", turned), ("none", "import nothing"))
+    )
+
+    scored = gathered.champion(mine, DIGITS, rows)
+    opposite = gathered.champion(other, DIGITS, rows)
+
+    assert scored.right_n.mean() > 0.5
+    assert opposite.right_n.mean() < scored.right_n.mean() / 2
+    assert read(other.path).digest == other.digest, "scoring leaves the package as it is"
+    with pytest.raises(gathered.Unscored, match="it cannot be run on the holdout"):
+        gathered.champion(none, DIGITS, rows)
 
 
 def _other_inputs(folder: Path) -> None:
@@ -151,6 +179,7 @@ def _other_inputs(folder: Path) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 9
     onnx.save(model, folder / "model.onnx")
     (folder / "serving.json").write_text("{}")
+    shutil.copy(transform_file("digits"), folder / "transform.py")
 
 
 def test_a_champion_keeps_its_own_threshold(whole: Chain, tmp_path: Path):
@@ -193,17 +222,27 @@ def snapshot(path: Path, **over: Any):
     return read(bundles.snapshot(path, **{"proof": PROOF, **over}), kind="snapshot")
 
 
+def test_a_few_fresh_rows_make_no_old_data_young(tmp_path: Path):
+    """Nine rows in ten decide: one of a hundred of today, or nine, changes nothing; eleven do."""
+    live = replace(DIGITS, recorded=False)
+    for fresh, days in ((1, 50), (9, 50), (11, 0)):
+        times = [bundles.NOW - timedelta(days=50)] * (100 - fresh) + [bundles.NOW] * fresh
+        rows = pa.table({"event_timestamp": times, "label": [0] * 100})
+        made = snapshot(tmp_path / str(fresh), train=rows)
+
+        assert gathered.data_age_days(live, made, now=bundles.NOW) == days
+
+
 def test_recorded_data_are_as_old_as_when_they_were_taken(tmp_path: Path):
     """They get no newer, and no older; others age with the clock, each begun day counted."""
-    made = snapshot(tmp_path / "snapshot")
-    times = pq.read_table(made.file("train.parquet"))["event_timestamp"].to_pylist()
-    later = max(times) + timedelta(days=3, seconds=1)
-    live = replace(DIGITS, recorded=False)
+    taken, day = datetime.fromisoformat(PROOF["as_of"]), timedelta(days=1)
+    rows = pa.table({"event_timestamp": [taken - 1.5 * day] * 10, "label": [0] * 10})
+    made, live = snapshot(tmp_path / "snapshot", train=rows), replace(DIGITS, recorded=False)
 
-    assert gathered.data_age_days(DIGITS, made, now=later) == 2
-    assert gathered.data_age_days(DIGITS, made, now=later + timedelta(days=900)) == 2
-    assert gathered.data_age_days(live, made, now=later) == 4
-    assert gathered.data_age_days(live, made, now=max(times)) == 0
+    for later in (taken, taken + 900 * day):
+        assert gathered.data_age_days(DIGITS, made, now=later) == 2
+    assert gathered.data_age_days(live, made, now=taken + day) == 3
+    assert gathered.data_age_days(live, made, now=taken - 1.5 * day) == 0
 
 
 def test_an_age_that_nobody_can_tell_is_none(tmp_path: Path):
@@ -224,6 +263,15 @@ GROUPS = (
             Slice(name="right", column="hand", among=("right",)),
         ),
     ),
+)
+
+
+HANDED = replace(
+    DIGITS,
+    classes=2,
+    threshold=0.5,
+    sensitive=GROUPS,
+    gate=(AtLeast(metric="adverse_impact_ratio", value=0.8),),
 )
 
 
@@ -256,9 +304,7 @@ def test_groups_may_be_of_a_column_of_the_holdout_itself(tmp_path: Path):
     whole = bundles.rows().slice(1197)
     hands = np.where(np.arange(len(whole)) % 3 == 0, "left", "right")
     rows = whole.append_column("hand", pa.array(hands))
-    declared = replace(DIGITS, sensitive=GROUPS)
-
-    found = gathered.groups(declared, snapshot(tmp_path / "snapshot"), rows)
+    found = gathered.groups(HANDED, snapshot(tmp_path / "snapshot"), rows)
 
     assert list(found) == ["hand"]
     assert {name: int(held.sum()) for name, held in found["hand"].items()} == {
@@ -269,7 +315,5 @@ def test_groups_may_be_of_a_column_of_the_holdout_itself(tmp_path: Path):
 
 def test_a_column_that_is_nowhere_is_refused(tmp_path: Path):
     """It names the column, and those that there are."""
-    declared = replace(DIGITS, sensitive=GROUPS)
-
     with pytest.raises(ValueError, match=r"looks at column 'hand'; the rows have"):
-        gathered.groups(declared, snapshot(tmp_path / "snapshot"), bundles.rows().slice(1197))
+        gathered.groups(HANDED, snapshot(tmp_path / "snapshot"), bundles.rows().slice(1197))

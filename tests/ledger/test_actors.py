@@ -172,7 +172,7 @@ def test_only_an_admin_changes_the_roll(ledger: Ledger):
 def test_the_revoked_sign_no_more_and_what_they_signed_stays(ledger: Ledger):
     """A revoked key is refused; its older entries verify; enrolled again it may sign."""
     note(ledger, actor=ANN)
-    enrol(ledger, BOB, "owner")
+    enrol(ledger, BOB, "operator")
     note(ledger, actor=BOB)
     ledger.revoke(name="bob", reason="left", actor=ANN, now=NOW)
 
@@ -183,7 +183,7 @@ def test_the_revoked_sign_no_more_and_what_they_signed_stays(ledger: Ledger):
     assert ledger.roles("bob") == frozenset()
     assert ledger.verify() == 5
 
-    enrol(ledger, BOB, "owner")
+    enrol(ledger, BOB, "operator")
     note(ledger, actor=BOB)
     assert ledger.verify() == 7
 
@@ -191,10 +191,10 @@ def test_the_revoked_sign_no_more_and_what_they_signed_stays(ledger: Ledger):
 def test_a_key_can_be_changed(ledger: Ledger):
     """From the new enrolment on the new key signs; each entry is held to the key of its time."""
     note(ledger, actor=ANN)
-    enrol(ledger, BOB, "owner")
+    enrol(ledger, BOB, "operator")
     note(ledger, actor=BOB)
     newer = Actor("bob", EVE.private_key)
-    enrol(ledger, newer, "owner")
+    enrol(ledger, newer, "operator")
 
     with pytest.raises(NotEnrolled, match="but key"):
         note(ledger, actor=BOB)

@@ -28,7 +28,12 @@ ANOTHER_OPERATOR = """
 
 NOTE = Draft(workload="digits", version=1, kind="note", body={})
 STAGED = replace(
-    NOTE, version=2, kind=MOVED, body={"to": "STAGING"}, origin="NONE", target="STAGING"
+    NOTE,
+    version=2,
+    kind=MOVED,
+    body={"to": "STAGING", "reason": "t"},
+    origin="NONE",
+    target="STAGING",
 )
 
 
@@ -39,7 +44,8 @@ def row(ledger: Ledger, draft: Draft, **over: Any) -> dict[str, Any]:
 
 def moved(origin: str, target: str, version: int = 1) -> Draft:
     """Return the draft of a move."""
-    return replace(STAGED, version=version, origin=origin, target=target, body={"to": target})
+    body = {"to": target, "reason": "t"}
+    return replace(STAGED, version=version, origin=origin, target=target, body=body)
 
 
 @pytest.fixture

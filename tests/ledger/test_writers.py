@@ -130,7 +130,7 @@ def test_a_writer_waits_for_a_while(ledger: Ledger, place: Place, monkeypatch: p
     note(ledger)
     monkeypatch.setattr(schema, "WAIT_S", 1)
     hasty, holding = Ledger(place.url), Ledger(place.url)
-    with holding._engine.begin() as connection:
+    with holding._database._engine.begin() as connection:
         schema.lock(connection)
 
         with pytest.raises(LedgerError, match=r"does not answer: .*lock"):

@@ -21,7 +21,8 @@ CHECK = {"name": "seen", "outcome": "pass", "reason": "made so", "value": None, 
 
 def documents(declared: Workload) -> dict[str, Any]:
     """Return the documents of a package that lacks nothing."""
-    asked = [r.metric for r in declared.gate if not isinstance(r, LeastCost) and r.slices]
+    rules = (r for r in declared.gate if not isinstance(r, LeastCost) and r.slices)
+    asked = list(dict.fromkeys(r.metric for r in rules))
     slices = [
         {"name": name, "n": 50, "metric": metric, "outcome": "pass", "challenger": SHARE}
         for metric in asked
@@ -36,6 +37,8 @@ def documents(declared: Workload) -> dict[str, Any]:
             "feature_definitions": DEFINITIONS,
             "policy": {"rollout": settings_of(declared.rollout)},
             "rehearsal": None,
+            "artifacts": {"snapshot": "digits-snapshot"},
+            "digests": {"snapshot": "sha256:da7a"},
         },
         "scores.json": {
             "n": 600,

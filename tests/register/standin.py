@@ -13,8 +13,9 @@ from typing import Any
 from mlflow import MlflowClient
 
 from penstock.bundle import Bundle, Recipe, Summary, read, write, write_json, write_text
-from penstock.ledger import Ledger
+from penstock.ledger import Ledger, Stage, stage_of
 from penstock.register.mlflow import MlflowRegistry
+from penstock.register.reconcile import follow
 from penstock.register.record import record
 from penstock.request import Contract, Feature
 from tests.bundles import NOW
@@ -45,6 +46,14 @@ POINTS = (
     ("append", 1),
 )
 """Every effect of a registration, in order: what is called, and which of its calls."""
+
+
+AFTERWARDS = (
+    ("move", 1),  # into STAGING
+    ("set_registered_model_alias", 1),
+    ("append", 3),  # which versions the aliases name
+)
+"""Every effect of what follows a registration."""
 
 
 def package(path: Path, *, workload: str = "digits", gate: str = "g", **over: Any) -> Bundle:
@@ -129,6 +138,26 @@ def register(
     ledger.close()
 
 
+def stage(workload: str, ledger: Ledger) -> None:
+    """Let version 1 in, and the aliases follow, as the end of the register step does."""
+    if stage_of(ledger.entries(workload), 1) is Stage.NONE:
+        actor = person("pipeline")
+        ledger.move(
+            workload=workload, version=1, to=Stage.STAGING, reason="t", actor=actor, now=NOW
+        )
+    follow(workload, MlflowRegistry, ledger, actor=person("pipeline"), now=NOW)
+
+
+def register_and_stage(
+    packaged: Path, ledger_url: str, environ: Mapping[str, str], kill: Kill
+) -> None:
+    """Register a package and stage it as a process of its own does, which ends itself."""
+    with killed_at(kill):
+        register(packaged, ledger_url, environ)
+        ledger = Ledger(ledger_url)
+        stage(read(packaged).manifest["workload"], ledger)
+
+
 @contextmanager
 def killed_at(kill: Kill | None) -> Iterator[None]:
     """End this process before or after one call of an effect; no clean-up is run."""
@@ -136,7 +165,7 @@ def killed_at(kill: Kill | None) -> Iterator[None]:
         yield
         return
     when, effect, nth = kill
-    owner: Any = Ledger if effect == "append" else MlflowClient
+    owner: Any = Ledger if effect in ("append", "move") else MlflowClient
     real, calls = getattr(owner, effect), itertools.count(1)
 
     def ending(*given: Any, **named: Any) -> Any:

@@ -39,6 +39,32 @@ def test_killed_anywhere_it_is_finished_and_not_doubled(
     assert standin.picture(backend, workload, ledger) == whole(packaged, workload)
 
 
+AFTERWARDS = [(when, *point) for point in standin.AFTERWARDS for when in ("before", "after")]
+
+
+@pytest.mark.parametrize("kill", AFTERWARDS, ids=lambda kill: "-".join(map(str, kill)))
+def test_killed_on_the_way_to_staging_both_books_agree_in_the_end(
+    registry: MlflowRegistry, workload: str, ledger: Ledger, backend: str,
+    processes: ForkServerContext, tmp_path: Path, kill: standin.Kill,
+):  # fmt: skip
+    """Around the move, the alias and its entry: asked again, one of each, and no difference."""
+    packaged = standin.package(tmp_path / "p", workload=workload)
+    environment = standin.environment(backend, tmp_path)
+    arguments = (packaged.path, ledger_url(tmp_path), environment, kill)
+    process = processes.Process(target=standin.register_and_stage, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode == standin.KILLED
+
+    enter(packaged, registry, ledger)
+    standin.stage(workload, ledger)
+
+    entries = ledger.entries(workload)
+    assert [e.kind for e in entries] == ["registered", "moved", "aliases"]
+    assert reconcile(registry, workload, entries) == []
+    assert registry.state(workload).aliases == {"challenger": 1}
+
+
 def whole(packaged: Bundle, workload: str) -> dict[str, object]:
     """Return what a registration leaves that nobody interrupted."""
     params = {"epochs": "2", "model": "m", "seed": "7", "data": "digits-snapshot"}

@@ -41,9 +41,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def signed(ledger: Ledger, declared: Workload, contract: dict[str, Any]) -> str | None:
     """Return who has signed a contract."""
-    entries = ledger.entries(declared.name)
-    roles = featurecontract.roles_of(ledger, entries)
-    found = signature(entries, digest_of(contract), declared=declared, roles=roles)
+    entries, standing = ledger.entries(declared.name), featurecontract.standings(ledger)
+    found = signature(entries, digest_of(contract), declared=declared, standing=standing)
     return None if found is None else found.actor
 
 
@@ -148,6 +147,31 @@ def test_a_signature_of_somebody_who_lost_the_role_holds_no_more(ledger: Ledger)
     sign(ledger, REGULATED, CONTRACT, actor=person("the owner"), now=NOW)
 
     ledger.revoke(name="the owner", reason="left", actor=person("admin"), now=NOW)
+
+    assert signed(ledger, REGULATED, CONTRACT) is None
+
+
+@pytest.mark.parametrize("key", ["another key", "the owner"])
+def test_what_was_signed_before_a_revocation_counts_for_nobody_again(ledger: Ledger, key: str):
+    """Enrolled again, with a new key or the old one, they sign anew: the old key was elsewhere."""
+    sign(ledger, REGULATED, CONTRACT, actor=person("the owner"), now=NOW)
+    again = Actor("the owner", person(key).private_key)
+    named = {"name": "the owner", "public_key": again.public_key, "roles": ["owner"]}
+
+    ledger.revoke(name="the owner", reason="key stolen", actor=person("admin"), now=NOW)
+    ledger.enrol(**named, actor=person("admin"), now=NOW)
+
+    assert signed(ledger, REGULATED, CONTRACT) is None
+    sign(ledger, REGULATED, CONTRACT, actor=again, now=NOW)
+    assert signed(ledger, REGULATED, CONTRACT) == "the owner"
+
+
+def test_a_signature_by_a_key_that_was_replaced_holds_no_more(ledger: Ledger):
+    """A name with another key is not the one who signed."""
+    sign(ledger, REGULATED, CONTRACT, actor=person("the owner"), now=NOW)
+    new = person("another key").public_key
+
+    ledger.enrol(name="the owner", public_key=new, roles=["owner"], actor=person("admin"), now=NOW)
 
     assert signed(ledger, REGULATED, CONTRACT) is None
 

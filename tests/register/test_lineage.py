@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from penstock import machine
 from penstock import workload as workloads
-from penstock.bundle import hash_file
+from penstock.bundle import Bundle, code_revision, hash_file
 from penstock.register.lineage import features, files, incomplete, lineage
 from penstock.workload import load
 from tests.register.versions import inputs
@@ -53,6 +53,8 @@ def test_a_lineage_has_the_seven_fields_and_names_every_content(
     ("path", "value", "said"),
     [
         (("code", "git"), None, "code: no git commit"),
+        (("training_code", "recorded"), "sha256:0", "code: the model was not trained"),
+        (("training_code",), {}, "code: the model was not trained"),
         (("data_digest",), None, "data: no fingerprint or no digest"),
         (("seed",), None, "config: no hyperparameters or no seed"),
         (("hyperparameters",), {}, "config: no hyperparameters or no seed"),
@@ -85,10 +87,26 @@ def test_an_image_holds_the_sources_and_the_libraries(record: dict):
     assert incomplete({**record, "image": "registry/train@sha256:1"}) == []
 
 
+def test_a_model_trained_with_other_sources_than_are_listed_is_said(tmp_path: Path):
+    """The commit and the files are the registering checkout's; the model's manifest is held to it.
+
+    Both revisions are in the record, for whoever must find the sources.
+    """
+    held = inputs(tmp_path)
+    other = {**held["model"].manifest, "code": "sha256:elsewhere"}
+    held["model"] = Bundle(held["model"].path, other)
+
+    made = lineage(load("digits"), held, rehearsal="", trained_by="trainer")
+
+    here = code_revision(*workloads.sources("train", "digits"))
+    assert made["training_code"] == {"recorded": "sha256:elsewhere", "here": here}
+    assert [m for m in incomplete(made) if "was not trained with the sources listed" in m]
+
+
 @given(st.dictionaries(st.sampled_from(["code", "data", "seed", "environment"]), st.just({})))
 def test_of_nothing_everything_is_missing(held: dict):
     """An empty record is never complete, and asking does not fail."""
-    assert len(incomplete(held)) == 4
+    assert len(incomplete(held)) == 5
 
 
 def copied(folder: Path, edit: tuple[str, str]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.bundle import Bundle
 from penstock.ledger import Ledger, LedgerError, Stage, stage_of
 from penstock.register import featurecontract, promotion
 from penstock.register.promotion import REQUIREMENTS, Given, admit, missing
@@ -19,7 +20,7 @@ from penstock.stage import Refused
 from penstock.workload import Approval, AtLeast, NoWorse, Rule, Slice, Workload, load
 from tests.bundles import NOW
 from tests.people import person
-from tests.register.admitted import documents, evidence, package, registered
+from tests.register.admitted import CHECK, documents, evidence, package, registered
 
 DIGITS = load("digits")
 DIGEST = "sha256:" + "ab" * 32
@@ -37,7 +38,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Given:
         digest=DIGEST,
         declared=DIGITS,
         entries=entries,
-        roles=featurecontract.roles_of(ledger, entries),
+        standing=featurecontract.standings(ledger),
         evidence=evidence(DIGEST),
     )
     ledger.close()
@@ -60,6 +61,8 @@ def with_value(document: Any, path: str, value: Any) -> None:
     document[last] = value
 
 
+FAILED = {**CHECK, "outcome": "fail"}
+
 TAKEN: dict[str, list[tuple[str, str, Any]]] = {
     "signed feature contract": [
         ("contract.json", "", None),
@@ -68,7 +71,7 @@ TAKEN: dict[str, list[tuple[str, str, Any]]] = {
         ("contract.json", "definitions", "sha256:other"),
         ("contract.json", "holder", "somebody else"),
         ("entries", "", None),
-        ("roles", "", None),
+        ("standing", "", None),
     ],
     "data lineage hash": [
         ("lineage.json", "data", None),
@@ -79,6 +82,16 @@ TAKEN: dict[str, list[tuple[str, str, Any]]] = {
         ("verdicts/gate.json", "", None),
         ("verdicts/equivalence.json", "outcome", "inconclusive"),
         ("verdicts/data-verdict.json", "outcome", "error"),
+        ("verdicts/data-verdict.json", "checks", []),
+        ("verdicts/gate.json", "checks", [FAILED]),
+        ("evidence", "verdicts", {}),
+        ("evidence", "verdicts.gate", ""),
+    ],
+    "compared with the champion": [
+        ("lineage.json", "artifacts", None),
+        ("lineage.json", "digests", None),
+        ("lineage.json", "artifacts.champion", "digits-package"),
+        ("lineage.json", "digests.champion", "sha256:another"),
     ],
     "slice metrics": [
         ("scores.json", "", None),
@@ -104,6 +117,7 @@ TAKEN: dict[str, list[tuple[str, str, Any]]] = {
         ("evidence", "infra", None),
         ("evidence", "infra.outcome", "fail"),
         ("evidence", "infra.checks", []),
+        ("evidence", "infra.checks", [FAILED]),
         ("evidence", "infra.package", "sha256:another"),
     ],
 }
@@ -112,7 +126,7 @@ TAKEN: dict[str, list[tuple[str, str, Any]]] = {
 
 def take(held: Given, document: str, path: str, value: Any) -> Given:
     """Return the same with something taken away or put otherwise."""
-    if document in ("entries", "roles"):
+    if document in ("entries", "standing"):
         return replace(held, **{document: [] if document == "entries" else {}})
     copied = copy.deepcopy(dict(held.documents))
     found = copy.deepcopy(dict(held.evidence))
@@ -163,7 +177,7 @@ def test_every_requirement_has_ways_to_lack_it():
 
 def test_nothing_at_all_lacks_everything():
     """No evidence is never a pass."""
-    nothing = Given(documents={}, digest="", declared=DIGITS, entries=[], roles={}, evidence={})
+    nothing = Given(documents={}, digest="", declared=DIGITS, entries=[], standing={}, evidence={})
 
     assert names(missing(nothing)) == list(REQUIREMENTS)
 
@@ -179,6 +193,22 @@ def test_slices_are_asked_by_every_metric_and_only_where_the_policy_asks(signed:
     assert names(asked) == ["slice metrics"]
     assert "accuracy of dark was not measured" in asked[0]
     assert unasked == []
+
+
+def test_slices_that_are_declared_are_held_to_something(signed: Given):
+    """A part that somebody named and no rule asks of is missing; where none is there, it is said.
+
+    A workload of two classes has no slices but those it declares.
+    """
+    rules = tuple(r for r in DIGITS.gate if not getattr(r, "slices", False))
+    part = Slice(name="dark", column="ink_mean", low=8)
+    named = replace(DIGITS, gate=rules, slices=(part,))
+    binary = replace(DIGITS, gate=rules, classes=2, threshold=0.5)
+
+    assert names(missing(replace(signed, declared=named))) == ["slice metrics"]
+    assert missing(replace(signed, declared=binary)) == []
+    found = promotion.fingerprints(replace(signed, declared=binary))
+    assert found["slices"].startswith("none: the workload declares no slices")
 
 
 FIRST = {"accuracy": {"challenger": {"value": 0.96}, "champion": None}}
@@ -217,11 +247,11 @@ def test_the_first_model_is_compared_with_nobody_on_its_slices(
 def test_where_a_person_signs_a_pipeline_s_signature_does_not_count(signed: Given):
     """The same entry by the same actor: enough by the role of owner, not by that of pipeline."""
     regulated = replace(DIGITS, approval=Approval.PERSON)
-    (signer,) = signed.roles
-    by = {role: {signer: frozenset({role})} for role in ("owner", "pipeline", "validator")}
+    ((signer, stands),) = signed.standing.items()
 
     def lacking(declared: Workload, role: str) -> list[str]:
-        return names(missing(replace(signed, declared=declared, roles=by[role])))
+        now = {signer: replace(stands, roles=frozenset({role}))}
+        return names(missing(replace(signed, declared=declared, standing=now)))
 
     assert lacking(DIGITS, "pipeline") == lacking(DIGITS, "owner") == []
     assert lacking(regulated, "owner") == []
@@ -253,6 +283,8 @@ def test_what_has_everything_enters_staging_with_its_evidence(tmp_path: Path, le
         "data": "sha256:da7a",
         "infra": "sha256:1f7a",
         "verdicts": {kind: f"sha256:{kind}" for kind in promotion.VERDICTS},
+        "champion": None,
+        "slices": {"accuracy": 10},
     }
 
 
@@ -267,10 +299,10 @@ def test_a_refusal_lists_all_that_is_missing_and_moves_nothing(tmp_path: Path, l
         admit(packaged, DIGITS, ledger, version=1, actor=person(), now=NOW)
 
     text = str(refusal.value)
-    assert "4 of 7 requirements are not met" in text
+    assert "5 of 8 requirements are not met" in text
     assert "\n" not in text
     for part in ("penstock contract sign digits", "class 9 was not measured", "declare an owner",
-                 "no server has answered"):  # fmt: skip
+                 "the ledger has no digest of gate", "no server has answered"):  # fmt: skip
         assert part in text
     assert stage_of(ledger.entries("digits"), 1) is Stage.NONE
 
@@ -286,6 +318,74 @@ def test_evidence_of_one_version_lets_in_no_other(tmp_path: Path, ledger: Ledger
         admit(other, DIGITS, ledger, version=1, actor=person(), now=NOW)
     with pytest.raises(Refused, match="no server has answered"):
         admit(packaged, DIGITS, ledger, version=2, actor=person(), now=NOW)
+
+
+def champion_of(ledger: Ledger, folder: Path) -> Bundle:
+    """Register version 9 and carry it to all users."""
+    packaged = package(folder / "champion", {**documents(DIGITS), "scores.json": None})
+    registered(ledger, packaged, version=9)
+    for to in (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
+        ledger.move(workload="digits", version=9, to=to, reason="t", actor=person(), now=NOW)
+    return packaged
+
+
+def test_only_what_was_compared_with_the_present_champion_is_let_in(tmp_path: Path, ledger: Ledger):
+    """By fingerprint and by digest: compared with nobody, another, or other bytes it stays out."""
+    serving = champion_of(ledger, tmp_path)
+    right = {"artifacts": serving.fingerprint, "digests": serving.digest}
+    wrong = (
+        {},
+        {**right, "artifacts": "digits-another"},
+        {**right, "digests": "sha256:other bytes"},
+        right,
+    )
+    for version, said in enumerate(wrong, start=1):
+        held = documents(DIGITS)
+        for name, value in said.items():
+            held["lineage.json"][name]["champion"] = value
+        packaged = package(tmp_path / f"p{version}", held)
+        registered(ledger, packaged, version=version)
+        contract = packaged.json("contract.json")
+        featurecontract.sign(ledger, DIGITS, contract, actor=person(), now=NOW)
+        if said is right:
+            admit(packaged, DIGITS, ledger, version=version, actor=person(), now=NOW)
+            continue
+        with pytest.raises(Refused, match=r"1 of 8.*compared with the champion:.*gate again"):
+            admit(packaged, DIGITS, ledger, version=version, actor=person(), now=NOW)
+
+    entries = ledger.entries("digits")
+    assert [stage_of(entries, n) for n in (1, 2, 3, 4)] == [Stage.NONE] * 3 + [Stage.STAGING]
+    assert entries[-1].body["evidence"]["champion"] == serving.fingerprint
+
+
+class Meanwhile:
+    """A ledger in which something happens after it was read."""
+
+    def __init__(self, real: Ledger, happens: Callable[[], object]) -> None:
+        self._real, self._happens = real, happens
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def entries(self, workload: str) -> Any:
+        found = self._real.entries(workload)
+        happens, self._happens = self._happens, lambda: None
+        happens()
+        return found
+
+
+def test_a_champion_that_changes_during_the_admission_is_noticed(tmp_path: Path, ledger: Ledger):
+    """What was decided on another state of the ledger is decided again."""
+    packaged = package(tmp_path / "p", documents(DIGITS))
+    registered(ledger, packaged)
+    contract = packaged.json("contract.json")
+    featurecontract.sign(ledger, DIGITS, contract, actor=person(), now=NOW)
+    slow: Any = Meanwhile(ledger, lambda: champion_of(ledger, tmp_path))
+
+    with pytest.raises(Refused, match="compared with nobody, and version 9"):
+        admit(packaged, DIGITS, slow, version=1, actor=person(), now=NOW)
+
+    assert stage_of(ledger.entries("digits"), 1) is Stage.NONE
 
 
 def test_a_version_is_let_in_once(tmp_path: Path, ledger: Ledger):

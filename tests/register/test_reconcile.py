@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -59,6 +61,63 @@ def test_aliases_that_follow_are_no_difference(
     length = len(ledger.entries(three))
     follow(three, never, ledger, actor=ME, now=NOW)
     assert len(ledger.entries(three)) == length
+
+
+class Overtaken:
+    """A registry during whose alias change another process moves a version and follows it."""
+
+    def __init__(self, real: MlflowRegistry, happens: Callable[[], None]) -> None:
+        self._real, self._happens = real, happens
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def point(self, workload: str, aliases: Any) -> None:
+        happens, self._happens = self._happens, lambda: None
+        happens()
+        self._real.point(workload, aliases)
+
+
+def test_whoever_is_overtaken_puts_the_aliases_right(
+    registry: MlflowRegistry, three: str, ledger: Ledger
+):
+    """Of two that follow, the slow one points at what it read first: it looks again when done."""
+
+    def meanwhile() -> None:
+        move(ledger, three, 3, *SERVE[2:])
+        follow(three, lambda: registry, ledger, actor=ME, now=NOW)
+
+    move(ledger, three, 1, Stage.ARCHIVED)
+    slow: Any = Overtaken(registry, meanwhile)
+    follow(three, lambda: slow, ledger, actor=ME, now=NOW)
+
+    assert registry.state(three).aliases == {"champion": 3, "standby": 2}
+    assert texts(registry, ledger, three) == []
+
+
+def test_a_repair_that_is_overtaken_is_noticed_by_whoever_follows(
+    registry: MlflowRegistry, three: str, ledger: Ledger
+):
+    """It writes which versions the aliases name, not which the ledger wants by then."""
+    MlflowClient().set_registered_model_alias(three, "challenger", "1")
+    found = reconcile(registry, three, ledger.entries(three))
+    slow: Any = Overtaken(registry, lambda: move(ledger, three, 3, *SERVE[2:]))
+
+    repair(slow, ledger, three, found, actor=ME, now=NOW)
+    follow(three, lambda: registry, ledger, actor=ME, now=NOW)
+
+    assert texts(registry, ledger, three) == []
+
+
+def test_where_nothing_was_registered_nobody_is_asked(ledger: Ledger):
+    """A home that is new has no aliases to move."""
+
+    def never() -> MlflowRegistry:
+        raise AssertionError("the registry was opened for a workload without versions")
+
+    follow("digits", never, ledger, actor=ME, now=NOW)
+
+    assert ledger.entries() == []
 
 
 def test_an_alias_moved_by_hand_goes_back_where_the_ledger_has_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,23 @@ def test_what_serves_is_not_registered_again(
     again = enter(standin.package(tmp_path / "q", workload=workload, **over), registry, ledger)
 
     assert again == (version, Stage.PRODUCTION if version == 1 else Stage.NONE)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_lost_champion_blocks_nobody(
+    registry: MlflowRegistry, workload: str, ledger: Ledger, tmp_path: Path
+):
+    """Its package edited or gone, its own candidate and any other get new versions."""
+    enter(standin.package(tmp_path / "p", workload=workload), registry, ledger)
+    move(ledger, workload, 1, Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
+    champion = Path(package_of(ledger.entries(workload), 1))
+    (champion / "card.md").write_text("edited")
+
+    same = standin.package(tmp_path / "q", workload=workload, gate="again")
+    assert enter(same, registry, ledger) == (2, Stage.NONE)
+    shutil.rmtree(champion)
+    other = standin.package(tmp_path / "r", workload=workload, model="n")
+    assert enter(other, registry, ledger) == (3, Stage.NONE)
 
 
 def test_a_number_is_given_once(

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from penstock.bundle import Bundle, BundleError, hash_file
+from penstock.bundle import MANIFEST, Bundle, BundleError, hash_file
 from penstock.cli import retire as command
 from penstock.cli.home import Home
 from penstock.ledger import Entry, Ledger, LedgerError, Stage, stage_of
@@ -164,6 +164,17 @@ def test_an_altered_archive_is_noticed_and_made_again(tmp_path: Path, cut: str):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("said", ["{}", "[]", "null", '{"files": {"a": 1}}', '{"files": [1]}', "{"])
+def test_an_archive_without_a_manifest_of_files_is_refused(tmp_path: Path, said: str):
+    """Whatever stands where the manifest should, it is said to be no archive of a package."""
+    (tmp_path / MANIFEST).write_text(said)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / MANIFEST, MANIFEST)
+
+    with pytest.raises(BundleError, match="not an archive of a package"):
+        retire.contents(tmp_path / "a.tar")
+
+
 def test_what_reads_back_otherwise_leaves_no_archive(tmp_path: Path):
     """A file that changes while it is archived is noticed by reading back; nothing is left."""
     packaged = package(tmp_path / "p", documents(DIGITS))
@@ -228,6 +239,35 @@ def test_interrupted_after_any_write_it_is_finished_and_not_doubled(
     entries = ledger.entries("digits")
     assert [e.kind for e in entries] == ["registered", "moved", "moved", "aliases", "retired"]
     assert wanted_aliases(entries)["challenger"] is None
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["no archive", "an archive"])
+def test_saying_that_it_is_retired_retires_nothing(tmp_path: Path, ledger: Ledger, stored: bool):
+    """An entry by anyone, even beside an archive, ends nothing: asked for, the version is moved."""
+    packaged, path = version(ledger, tmp_path, 1, Stage.STAGING), tmp_path / "said.tar"
+    if stored:
+        retire.store(packaged, path)
+    said = {"archive": str(path), "keep_until": NOW.isoformat()}
+    named = {"workload": "digits", "version": 1, "kind": retire.RETIRED}
+    ledger.append(**named, body=said, actor=person(), now=NOW)
+
+    entry = end(ledger, tmp_path, 1)
+
+    assert stage_of(ledger.entries("digits"), 1) is Stage.ARCHIVED
+    assert retire.contents(Path(entry.body["archive"])) == packaged.digest
+
+
+def test_an_archive_that_was_lost_is_made_again(tmp_path: Path, ledger: Ledger):
+    """Retired means that the archive is there; from the package it is made anew, and entered."""
+    version(ledger, tmp_path, 1, Stage.STAGING)
+    first = end(ledger, tmp_path, 1)
+    Path(first.body["archive"]).unlink()
+
+    again = end(ledger, tmp_path, 1)
+
+    assert again.sequence > first.sequence
+    assert again.body["archive_digest"] == first.body["archive_digest"]
+    assert end(ledger, tmp_path, 1) == again
 
 
 def test_a_retirement_says_why(tmp_path: Path, ledger: Ledger):

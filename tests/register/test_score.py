@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -17,16 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from penstock.bundle import Bundle, BundleError
+from penstock.bundle import Bundle, BundleError, write_json
 from penstock.cli import score as command
-from penstock.ledger import REGISTERED, Ledger, Stage
+from penstock.ledger import MOVED, REGISTERED, Entry, Ledger, Stage
+from penstock.register import featurecontract
 from penstock.register import score as scores
-from penstock.register.claims import Piece
+from penstock.register.claims import IN_FORCE, STEP_LEFT, UNPROVEN, Piece
 from penstock.register.rubric import ITEMS, Section
 from penstock.workload import load, load_data
+from tests import bundles
 from tests.bundles import NOW
 from tests.people import person
 from tests.register import dossiers
+from tests.rollout import test_controller as releases
 
 ROOT = Path(__file__).parents[2]
 MARKS = (scores.NONE, scores.HALF, scores.WHOLE)
@@ -55,6 +59,53 @@ def released(ledger: Ledger, version: int, package: Bundle, *, percent: int = 10
     )
 
 
+def marks_in(pieces: dict[str, Piece]) -> dict[str, float]:
+    """Return every test's mark."""
+    return {m.item.asks: m.mark for m in scores.score(pieces).marked}
+
+
+def entry_of(pieces: dict[str, Piece], **over: Any) -> Entry:
+    """Return an entry of no particular kind, far behind those that there are."""
+    plain: Entry = pieces["entry:2"].document
+    named: dict[str, Any] = {"sequence": 99, "kind": "note", "origin": None, "target": None}
+    return replace(plain, **{**named, **over})
+
+
+def with_entries(pieces: dict[str, Piece], *entries: Entry) -> dict[str, Piece]:
+    """Return the evidence with more entries, numbered as they come."""
+    numbered = enumerate((replace(e, sequence=n) for n, e in enumerate(entries, 99)), 99)
+    return {**pieces, **{f"entry:{n}": Piece(e, f"ledger entry {n}") for n, e in numbered}}
+
+
+def committed(root: Path, files: dict[str, str]) -> str:
+    """Write files into a new repository; return its commit."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "x")):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    head = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(head, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def sealed(path: Path, **files: Any) -> Bundle:
+    """Return a package that holds some JSON files and nothing else."""
+
+    def fill(folder: Path) -> None:
+        for name, document in files.items():
+            file = folder / f"{name.replace('__', '/')}.json"
+            file.parent.mkdir(exist_ok=True)
+            write_json(file, document)
+
+    return bundles.bundle(path, "package", fill)
+
+
+def traced(path: Path, record: dict[str, Any]) -> Bundle:
+    """Return a package that holds a lineage and nothing else."""
+    return sealed(path, lineage=record)
+
+
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Return a package with all the documents there are, made from this checkout's commit."""
@@ -77,7 +128,7 @@ def pieces(package: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         entries = ledger.entries("digits")
     finally:
         ledger.close()
-    return scores.gather(load("digits"), package, entries, root=ROOT)
+    return scores.gather(load("digits"), package, entries, standing={}, root=ROOT)
 
 
 def test_the_rubric_has_its_28_tests():
@@ -88,7 +139,7 @@ def test_the_rubric_has_its_28_tests():
 
 def test_a_released_version_earns_what_it_shows(pieces: dict[str, Piece]):
     """Canary, budgets held in release and before, quality on slices: whole; by hand: half."""
-    marks = {m.item.asks: m.mark for m in scores.score(pieces).marked}
+    marks = marks_in(pieces)
 
     assert marks["Few users see a model before all do"] == scores.WHOLE
     assert marks["Neither latency nor memory gets worse"] == scores.WHOLE
@@ -166,10 +217,12 @@ def test_a_first_version_was_seen_by_all_at_once(package: Bundle, tmp_path: Path
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     try:
         released(ledger, 1, package, percent=100)
-        held = scores.gather(load("digits"), package, ledger.entries("digits"), root=ROOT)
+        held = scores.gather(
+            load("digits"), package, ledger.entries("digits"), standing={}, root=ROOT
+        )
     finally:
         ledger.close()
-    marks = {m.item.asks: m.mark for m in scores.score(held).marked}
+    marks = marks_in(held)
 
     assert marks["Few users see a model before all do"] == scores.NONE
 
@@ -184,10 +237,12 @@ def test_the_canary_of_another_version_is_half(package: Bundle, tmp_path: Path):
     try:
         released(ledger, 1, earlier)
         released(ledger, 2, package, percent=100)
-        found = scores.gather(load("digits"), package, ledger.entries("digits"), root=ROOT)
+        found = scores.gather(
+            load("digits"), package, ledger.entries("digits"), standing={}, root=ROOT
+        )
     finally:
         ledger.close()
-    marks = {m.item.asks: m.mark for m in scores.score(found).marked}
+    marks = marks_in(found)
 
     assert marks["Few users see a model before all do"] == scores.HALF
 
@@ -197,8 +252,8 @@ def test_the_tests_of_another_commit_are_not_the_versions(package: Bundle, tmp_p
     record = dossiers.lineage(code={"git": "0123abcd+changes", "sources": "sha256:5"})
     held = dossiers.inputs(tmp_path / "held")
     changed = dossiers.package(tmp_path / "package", dossiers.credit(), held, record)
-    pieces = scores.gather(load("digits"), changed, [], root=ROOT)
-    marks = {m.item.asks: m.mark for m in scores.score(pieces).marked}
+    pieces = scores.gather(load("digits"), changed, [], standing={}, root=ROOT)
+    marks = marks_in(pieces)
 
     assert not [n for n in pieces if n.startswith("commit:")]
     assert marks["The whole pipeline has an integration test"] == scores.HALF
@@ -290,33 +345,354 @@ def test_an_altered_ledger_earns_nothing(
     assert marks_of(done.stdout)["Few users see a model before all do"] == scores.NONE
 
 
-def test_a_signed_contract_is_the_one_in_the_package(pieces: dict[str, Piece]):
-    """Signed is that very document, not another one."""
-    asks = "Features keep the rules that are set for them"
-    contract = {"definitions": "sha256:feed", "columns": []}
-    entry = replace(
-        pieces["entry:2"].document, kind="contract", body={"document": contract}, version=None
-    )
-    held = {**pieces, "entry:99": Piece(entry, "ledger entry 99")}
+def test_a_signed_contract_is_the_one_in_the_package(tmp_path: Path):
+    """Signed is that very document, by somebody who may; not another, not by anybody."""
+    asks, declared = "Features keep the rules that are set for them", load("digits")
+    contract = featurecontract.compose(declared, definitions="sha256:feed")
+    rules = dossiers.DOCUMENTS["data-verdict"]["verdict.json"]
+    signed = sealed(tmp_path / "p", contract=contract, **{"verdicts__data-verdict": rules})
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    try:
+        released(ledger, 1, signed)
+        other = {**contract, "holder": "another"}
+        featurecontract.sign(ledger, declared, other, actor=person(), now=NOW)
+        before = ledger.entries("digits")
+        featurecontract.sign(ledger, declared, contract, actor=person(), now=NOW)
+        entries = ledger.entries("digits")
+        standing = featurecontract.standings(ledger)
+    finally:
+        ledger.close()
 
-    signed = {**held, "package:contract.json": Piece(contract, "contract")}
-    other = {**held, "package:contract.json": Piece({**contract, "columns": [1]}, "contract")}
+    for given_entries, worth, mark in (
+        (entries, standing, scores.WHOLE),
+        (before, standing, scores.HALF),
+        (entries, {}, scores.HALF),
+    ):
+        found = scores.gather(declared, signed, given_entries, standing=worth, root=ROOT)
+        assert marks_in(found)[asks] == mark
 
-    for given_pieces, mark in ((signed, scores.WHOLE), (other, scores.HALF), (held, scores.HALF)):
-        assert {m.item.asks: m.mark for m in scores.score(given_pieces).marked}[asks] == mark
+
+class Live(releases.Reader):
+    """A challenger that does well in the shadow and badly with users."""
+
+    def evidence(self, *, shadow: bool, **_: Any) -> Any:
+        """Return this moment's evidence."""
+        return releases.Reader(releases.GOOD if shadow else releases.BAD).evidence()
 
 
-def test_a_drill_is_a_return_that_was_timed(pieces: dict[str, Piece]):
-    """A version that was archived without users on it is no drill."""
-    asks = "Users return to the model before, quickly and safely"
-    moved = pieces[max(pieces, key=lambda n: int(n[6:]) if n.startswith("entry:") else 0)].document
-    back = {"to": "ARCHIVED", "reason": "errors", "evidence": {"milliseconds": 21.0}}
-    drilled = replace(moved, body=back)
-    idle = replace(moved, body={**back, "evidence": {}})
+def test_what_the_controller_writes_is_what_counts(tmp_path: Path):
+    """A release by canary and one that was rolled back, as the real controller records them."""
+    for reader, asks in (
+        (releases.Reader(releases.GOOD), "Few users see a model before all do"),
+        (Live(releases.GOOD), "Users return to the model before, quickly and safely"),
+    ):
+        ledger = releases.Watched(f"sqlite:///{tmp_path / type(reader).__name__}.db")
+        try:
+            releases.registered(ledger, 1, *releases.ALL_THE_WAY)
+            releases.registered(ledger, 2, Stage.STAGING)
+            controller, _ = releases.controller(ledger, releases.GOOD, releases.Cutter())
+            replace(controller, reader=reader).release(ready_s=None)
+            entries = ledger.entries("digits")
+        finally:
+            ledger.close()
+        found = scores.gather(load("digits"), None, entries, standing={}, root=tmp_path)
+        assert marks_in(found)[asks] == scores.HALF
+        found["registered"] = Piece(2, "the ledger")
+        assert marks_in(found)[asks] == scores.WHOLE
 
-    for entry, mark in ((drilled, scores.WHOLE), (idle, scores.HALF)):
-        held = {**pieces, "entry:99": Piece(entry, "ledger entry 99")}
-        assert {m.item.asks: m.mark for m in scores.score(held).marked}[asks] == mark
+
+BACK = {"to": "ARCHIVED", "reason": "errors", "evidence": {"milliseconds": 21.0}}
+STEP = {"name": "canary 10 %", "percent": 10, "seconds": 9.0,
+        "verdict": passing("errors", "wrong answers")}  # fmt: skip
+BAD = [{**check, "outcome": "fail"} for check in STEP["verdict"]["checks"]]
+ENDLESS = [{**check, "value": 10**400} for check in STEP["verdict"]["checks"]]
+CONFIRMED = {"version": 2, "kind": IN_FORCE, "body": {"milliseconds": 21.0}}
+END = {"kind": MOVED, "origin": "CANARY", "target": "PRODUCTION", "body": {"to": "PRODUCTION"}}
+FORGED: dict[str, list[dict[str, Any]]] = {
+    "a note that reads like a rollback": [
+        CONFIRMED, {"version": 2, "origin": "CANARY", "target": "ARCHIVED", "body": BACK}
+    ],
+    "a rollback that a note confirms": [
+        {**CONFIRMED, "kind": "note"},
+        {"version": 2, "kind": MOVED, "origin": "CANARY", "target": "ARCHIVED", "body": BACK},
+    ],
+    "a rollback that no controller timed": [
+        {"version": 2, "kind": MOVED, "origin": "CANARY", "target": "ARCHIVED", "body": BACK}
+    ],
+    "a rollback that took another time": [
+        {"version": 2, "kind": IN_FORCE, "body": {"milliseconds": 3.0}},
+        {"version": 2, "kind": MOVED, "origin": "CANARY", "target": "ARCHIVED", "body": BACK},
+    ],
+    "a rollback before any user came": [
+        CONFIRMED,
+        {"version": 2, "kind": MOVED, "origin": "SHADOW", "target": "ARCHIVED", "body": BACK},
+    ],
+    "notes that read like steps": [{"version": 2, "body": STEP}, {"version": 2, **END}],
+    "a step of a version that was not promoted": [{"version": 2, "kind": STEP_LEFT, "body": STEP}],
+    "a step that comes after the end": [
+        {"version": 2, **END}, {"version": 2, "kind": STEP_LEFT, "body": STEP}
+    ],
+    "a step in the shadow": [
+        {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "percent": 0}}, {"version": 2, **END}
+    ],
+    **{
+        name: [
+            {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "verdict": verdict}},
+            {"version": 2, **END},
+        ]
+        for name, verdict in {
+            "a step that failed": {"outcome": "fail", "checks": BAD},
+            "a pass whose checks failed": {"outcome": "pass", "checks": BAD},
+            "a pass without checks": {"outcome": "pass", "checks": []},
+            "a number that no float holds": {"outcome": "pass", "checks": ENDLESS},
+        }.items()
+    },
+    **{
+        f"a share of {share!r}": [
+            {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "percent": share}},
+            {"version": 2, **END},
+        ]
+        for share in (None, "ten", True, [10])
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_only_reads_like_evidence_earns_nothing(pieces: dict[str, Piece], name: str):
+    """Kind, stages, order and the controller's own confirmation must agree."""
+    forged = [entry_of(pieces, **over) for over in FORGED[name]]
+
+    assert marks_in(with_entries(pieces, *forged)) == marks_in(pieces)
+
+
+def test_two_releases_with_outcomes_are_half_of_a_comparison(pieces: dict[str, Piece]):
+    """The same entries as the forged ones, in their kind and order, do count."""
+    asks = "Metrics before release move with what users then get"
+    step = entry_of(pieces, version=2, kind=STEP_LEFT, body=STEP)
+    held = with_entries(pieces, step, entry_of(pieces, version=2, **END))
+
+    assert marks_in(pieces)[asks] == scores.NONE
+    assert marks_in(held)[asks] == scores.HALF
+
+
+WORDS = ("percent", "verdict", "outcome", "checks", "name", "evidence", "milliseconds", "to",
+         "digest", "document", "pass", "ARCHIVED", "training", "trials", "slices", "files",
+         "fairness", "equivalence", "features", "environment", "libraries")  # fmt: skip
+PLAIN = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(allow_nan=False),
+    st.sampled_from(WORDS),
+)  # fmt: skip
+JSON = st.recursive(
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+KINDS = st.sampled_from((STEP_LEFT, MOVED, IN_FORCE, REGISTERED, "contract", "release", "note"))
+
+
+@given(body=JSON, kind=KINDS, version=st.sampled_from((None, 1, 2)), stage=st.sampled_from(Stage))
+@settings(max_examples=300)
+def test_a_malformed_body_earns_nothing(
+    pieces: dict[str, Piece], body: Any, kind: str, version: int | None, stage: Stage
+):
+    """Whatever an entry holds, the score ends and is what it was."""
+    target = stage if kind == MOVED else None
+    entry = entry_of(pieces, kind=kind, version=version, body=body, target=target)
+    held = with_entries(pieces, entry)
+
+    assert marks_in(held) == marks_in(pieces)
+    scores.choose([entry])
+
+
+@given(document=JSON)
+@settings(max_examples=200)
+def test_no_document_stops_the_score(document: Any):
+    """Each file of a package may hold any JSON."""
+    names = ("card", "scores", "serving", "lineage", "contract", "verdicts/gate")
+    held = {f"package:{name}.json": Piece(document, "odd") for name in names}
+    lock = Piece({"sha256": "10cc", "pins": {}}, "lock")
+    held |= {"tree:lock": lock, "commit:sources": Piece({}, "commit")}
+
+    assert set(marks_in(held).values()) <= set(MARKS)
+
+
+@pytest.mark.parametrize("body", [{"percent": None}, {"percent": "ten", "verdict": 3}, {}])
+def test_one_odd_entry_does_not_end_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any]
+):
+    """The ledger keeps it for good, so it must be read over."""
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    for kind in (REGISTERED, STEP_LEFT):
+        ledger.append(workload="digits", version=1, kind=kind, body=body, actor=person(), now=NOW)
+    ledger.close()
+    done = asked(tmp_path, monkeypatch, "digits", "--json")
+
+    assert done.exit_code == 0, done.output
+    assert "names no folder" in json.loads(done.stdout)["notes"][0]
+
+
+EMPTY = {
+    **dict.fromkeys(scores.TESTS, ""),
+    "tests/features/test_features.py": "# from workloads.digits import data\ndef test_a(): f()",
+    "tests/workloads/test_networks.py": "from workloads.digits.model import build\n",
+    "tests/train/test_train.py": "from workloads.digits.model import build\ndef test_a(): pass\n",
+}
+WRITTEN = {
+    **dict.fromkeys(scores.TESTS, "def test_a():\n    assert f()\n"),
+    "tests/features/test_features.py": "from workloads.digits import data\ndef test_a(): f()",
+    "tests/train/test_train.py": "import workloads.digits.model\ndef test_a(): assert f()",
+}
+CODE = ("The whole pipeline has an integration test", "A new feature is added quickly",
+        "The code that makes features is tested", "The code of the model has unit tests",
+        "Users return to the model before, quickly and safely")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "mark"), [(EMPTY, scores.NONE), (WRITTEN, scores.HALF)], ids=["empty", "written"]
+)
+def test_a_test_that_nobody_saw_pass_is_half_and_an_empty_one_nothing(
+    tmp_path: Path, files: dict[str, str], mark: float
+):
+    """Names and comments are no tests; a commit that holds some is no record of their passing."""
+    root = tmp_path / "repository"
+    revision = committed(root, files)
+    held = traced(tmp_path / "package", dossiers.lineage(code={"git": revision}))
+    found = scores.gather(load("digits"), held, [], standing={}, root=root)
+    found["registered"] = Piece(1, "the ledger")
+    marked = {m.item.asks: m for m in scores.score(found).marked}
+
+    assert {marked[asks].mark for asks in CODE} == {mark}
+    for asks in CODE if mark else ():
+        assert UNPROVEN in (marked[asks].evidence or "")
+        assert revision[:12] in (marked[asks].evidence or "")
+
+
+def test_a_commit_counts_if_it_holds_what_the_model_was_made_of(tmp_path: Path):
+    """The hashes that lineage has of the model's sources, not a file of that name."""
+    asks = "Every change of the model is reviewed and in version control"
+    text, name = "def build(): ...\n", "workloads/digits/model.py"
+    revision = committed(tmp_path / "repository", {name: text})
+    same = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    for number, (files, mark) in enumerate(
+        [({name: same}, scores.HALF), ({name: "sha256:5"}, scores.NONE), ({}, scores.NONE)]
+    ):
+        record = dossiers.lineage(code={"git": revision}, files=files)
+        held = traced(tmp_path / str(number), record)
+        found = scores.gather(load("digits"), held, [], standing={}, root=tmp_path / "repository")
+        assert marks_in(found)[asks] == mark
+
+
+def test_a_package_that_nobody_registered_earns_no_whole_mark(
+    package: Bundle, pieces: dict[str, Piece]
+):
+    """Whoever writes a package seals it, so it cannot vouch for itself."""
+    alone = scores.gather(load("digits"), package, [], standing={}, root=ROOT)
+    told = {m.item.asks: m.evidence for m in scores.score(alone).marked}
+    asks = "What features may be is written down and checked"
+
+    assert marks_in(pieces)[asks] == scores.WHOLE
+    assert max(marks_in(alone).values()) == scores.HALF
+    assert "not registered" in (told[asks] or "")
+
+
+def test_the_bytes_of_one_version_are_not_another(package: Bundle, tmp_path: Path):
+    """A package belongs to the version that the ledger has it under."""
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    try:
+        released(ledger, 1, package)
+        entries = ledger.entries("digits")
+    finally:
+        ledger.close()
+
+    assert scores.opened(package.path, entries, version=1).digest == package.digest
+    with pytest.raises(BundleError, match="of version 2"):
+        scores.opened(package.path, entries, version=2)
+
+
+LOCKED = {"lock": "10cc", "libraries": {"Torch_x": "2.13.0+cpu"}, "seen_at": "training"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "mark"),
+    [
+        (LOCKED, scores.WHOLE),
+        ({**LOCKED, "libraries": {"Torch_x": "2.12.0"}}, scores.HALF),
+        ({**LOCKED, "libraries": {}}, scores.HALF),
+        ({**LOCKED, "seen_at": "registration"}, scores.HALF),
+        ({**LOCKED, "lock": "20cc"}, scores.HALF),
+    ],
+)
+def test_a_lock_file_says_nothing_of_what_is_installed(
+    pieces: dict[str, Piece], environment: dict[str, Any], mark: float
+):
+    """The libraries of the training are held against what the lock pins."""
+    lock = Piece({"sha256": "10cc", "pins": {"torch-x": "2.13.0", "numpy": "2.4.6"}}, "lock")
+    record = Piece(dossiers.lineage(environment=environment), "lineage")
+    held = {**pieces, "tree:lock": lock, "package:lineage.json": record}
+
+    assert marks_in(held)["Training gives the same bits again"] == mark
+
+
+ONLY_NAMED: dict[str, tuple[str, Any]] = {
+    "Hyper-parameters are tuned": ("card.json", {"training": {"trials": 1}}),
+    "Quality is enough on every slice that matters": (
+        "scores.json", {"slices": [{"name": "few", "n": 0, "outcome": "pass"}]}
+    ),
+    "Nobody is treated worse for who they are": (
+        "scores.json",
+        {"fairness": [{"attribute": "sex", "groups": [], "adverse_impact_ratio": None,
+                       "equal_opportunity_difference": None}]},
+    ),
+    "What holds of training data holds of requests": (
+        "serving.json", {"features": [{"name": "x", "low": None, "high": None, "among": None}]}
+    ),
+}  # fmt: skip
+MEASURED: dict[str, tuple[str, Any]] = {
+    "Hyper-parameters are tuned": ("card.json", {"training": {"trials": 2}}),
+    "Quality is enough on every slice that matters": (
+        "scores.json", {"slices": [{"name": "few", "n": 41, "outcome": "pass"}]}
+    ),
+    "What holds of training data holds of requests": (
+        "serving.json", {"features": [{"name": "x", "low": 0.0, "high": None, "among": None}]}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("asks", ONLY_NAMED)
+def test_what_is_named_and_not_measured_earns_nothing(pieces: dict[str, Piece], asks: str):
+    """One trial is no search, a slice without rows no quality, names alone no fairness."""
+    name, document = ONLY_NAMED[asks]
+    assert marks_in({**pieces, f"package:{name}": Piece(document, name)})[asks] == scores.NONE
+
+    name, document = MEASURED.get(asks, ("scores.json", dossiers.scores()))
+    assert marks_in({**pieces, f"package:{name}": Piece(document, name)})[asks] > scores.NONE
+
+
+def test_a_file_that_is_no_json_is_no_evidence(tmp_path: Path):
+    """A whole package may hold one; what is beside it is read all the same."""
+
+    def fill(folder: Path) -> None:
+        (folder / "card.json").write_text("{")
+        write_json(folder / "lineage.json", dossiers.lineage())
+
+    held = bundles.bundle(tmp_path / "package", "package", fill)
+    found = scores.gather(load("digits"), held, [], standing={}, root=tmp_path)
+
+    assert [name for name in found if name.startswith("package:")] == ["package:lineage.json"]
+
+
+def test_the_screen_shows_what_a_package_says_and_does_not_obey_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither markup nor a terminal's control codes."""
+    held = traced(tmp_path / "package", dossiers.lineage(rehearsal="[red]x[/blue]\x1b[2J\n\n"))
+    done = asked(tmp_path, monkeypatch, "digits", "--package", str(held.path))
+
+    assert done.exit_code == 0, done.output
+    assert "[red]x[/blue]" in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_one_screen_and_one_page_say_the_same(

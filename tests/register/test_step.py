@@ -76,16 +76,39 @@ def evidence(
     documents["gate"]["verdict.json"] = dossiers.verdict(check)
     documents["gate"]["scores.json"] = scores()
     paths: dict[str, Path] = {}
+    made = {"onnx": f"digits-onnx-{seed}", "champion": champion}
     for kind, files in documents.items():
         if kind == "snapshot":
             proof = {**files["proof.json"], "feature_definitions": DEFINITIONS}
             paths[kind] = bundles.snapshot(folder / kind, proof=proof, online=files["online.json"])
-            continue
-        paths[kind] = _written(folder / kind, kind, files, seed, champion)
+        else:
+            inputs = {name: made[of] for name, of in MADE_FROM[kind].items() if made[of]}
+            paths[kind] = _written(folder / kind, kind, files, seed, inputs)
+        made[kind] = read(paths[kind]).fingerprint
     return paths
 
 
-def _written(path: Path, kind: str, files: Mapping[str, Any], seed: int, champion: str) -> Path:
+MADE_FROM: dict[str, dict[str, str]] = {
+    "data-verdict": {"snapshot": "snapshot"},
+    "model": {"snapshot": "snapshot", "data-verdict": "data-verdict"},
+    "serving": {"snapshot": "snapshot", "onnx": "onnx"},
+    "engine": {"int8": "serving"},
+    "equivalence": {
+        "snapshot": "snapshot", "model": "model", "onnx": "onnx", "int8": "serving",
+        "engine": "engine",
+    },
+    "gate": {
+        "snapshot": "snapshot", "data-verdict": "data-verdict", "model": "model",
+        "serving": "serving", "engine": "engine", "equivalence": "equivalence",
+        "champion": "champion",
+    },
+}  # fmt: skip
+"""Of each bundle, what its manifest names, and which of them that is."""
+
+
+def _written(
+    path: Path, kind: str, files: Mapping[str, Any], seed: int, inputs: Mapping[str, str]
+) -> Path:
     def fill(folder: Path) -> Summary:
         for name, document in files.items():
             write_json(folder / name, document)
@@ -95,7 +118,6 @@ def _written(path: Path, kind: str, files: Mapping[str, Any], seed: int, champio
             onnx.save(graph(seed), folder / "model.int8-cpu.onnx")
         return Summary("pass", "made for a test")
 
-    inputs = {"champion": champion} if kind == "gate" and champion else {}
     recipe = Recipe(
         kind="int8" if kind == "serving" else kind,
         workload="digits",
@@ -166,7 +188,7 @@ def test_what_the_gate_let_through_is_packaged_served_recorded_and_staged(
     assert version == "1"
     assert home.stage(1) is Stage.STAGING
     package, entries = home.package(1), home.ledger.entries("digits")
-    assert [e.kind for e in entries] == ["registered", "contract", "moved"]
+    assert [e.kind for e in entries] == ["registered", "contract", "moved", "aliases"]
     assert {e.actor for e in entries} == {"ada"}
     assert set(package.manifest["files"]) >= {
         "model.onnx", "serving.json", "golden.json", "baseline.json", "contract.json",
@@ -248,9 +270,100 @@ def test_a_regulated_version_waits_for_a_signature_and_then_goes_on(
     assert not (tmp_path / "again" / "infra").exists()
 
 
+@pytest.mark.parametrize("kind", list(MADE_FROM["gate"])[:-1])
+def test_only_what_the_gate_has_judged_is_packaged(home: Home, tmp_path: Path, kind: str):
+    """Any one bundle of another run beside a passing gate is refused, before any work."""
+    judged, other = evidence(tmp_path / "one"), evidence(tmp_path / "two", seed=8)
+    if kind in ("snapshot", "data-verdict"):
+        other[kind] = bundles.bundle(tmp_path / kind, kind, lambda _: None, run="another").path
+
+    with pytest.raises(BundleError, match=f"judged others: {kind} is digits-"):
+        home.register({**judged, kind: other[kind]})
+
+    assert not (tmp_path / "out").exists()
+    assert home.ledger.entries() == []
+
+
+def test_what_the_gate_judged_must_be_of_one_chain(home: Home, tmp_path: Path):
+    """A gate that was given a model and a graph of two runs lets in neither."""
+    judged, other = evidence(tmp_path / "one"), evidence(tmp_path / "two", seed=8)
+    mixed = {**judged, "model": other["model"]}
+    inputs = {k: read(p).fingerprint for k, p in mixed.items() if k != "gate"}
+    gate = read(judged["gate"])
+    files = {name: gate.json(name) for name in gate.manifest["files"]}
+    mixed["gate"] = _written(tmp_path / "gate", "gate", files, 7, inputs)
+
+    with pytest.raises(BundleError, match="not of one chain: model was made from"):
+        home.register(mixed)
+
+
+def promoted(home: Home, version: int) -> None:
+    """Carry a version to all users."""
+    actor = Actor.load(home.path / "actor.pem")
+    for to in (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
+        home.ledger.move(
+            workload="digits", version=version, to=to, reason="t", actor=actor, now=NOW
+        )
+
+
+def test_nobody_gets_past_the_champion_by_leaving_it_out(home: Home, tmp_path: Path):
+    """With a champion, a gate that compared with nobody lets nothing in."""
+    home.register(evidence(tmp_path / "stages"))
+    promoted(home, 1)
+
+    with pytest.raises(Refused, match=r"compared with nobody, and version 1.*run the gate again"):
+        home.register(evidence(tmp_path / "second", seed=8), name="second")
+
+    assert home.stage(2) is Stage.NONE
+
+
+def test_the_aliases_follow_and_a_registry_that_does_not_answer_is_said(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """When the step ends the challenger has its alias.
+
+    Without MLflow the version stands all the same, and what to do is in the step's line.
+    """
+    home.register(evidence(tmp_path / "stages"))
+    assert MlflowClient().get_registered_model("digits").aliases == {"challenger": 1}
+    promoted(home, 1)
+    first = home.package(1)
+    capsys.readouterr()
+
+    def down() -> Any:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(step, "mlflow", down)
+    anew = evidence(tmp_path / "anew", champion=first.fingerprint)
+    assert home.register(anew, champion=str(first.path), name="again") == "1"
+
+    said = capsys.readouterr().out
+    assert "nobody answers" in said
+    assert "penstock register reconcile digits" in said
+
+
+def test_a_lost_champion_blocks_no_registration(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Its own candidate becomes a new version, which can serve in its place; the loss is said."""
+    found = evidence(tmp_path / "stages")
+    home.register(found)
+    promoted(home, 1)
+    first, kept = home.package(1), tmp_path / "kept"
+    shutil.copytree(first.path, kept)
+    first.file("card.md").write_text("edited")
+    anew = evidence(tmp_path / "anew", champion=first.fingerprint)
+
+    assert home.register(anew, champion=str(kept), name="again") == "2"
+
+    assert home.stage(2) is Stage.STAGING
+    assert "champion 1 is lost" in capsys.readouterr().out
+
+
 def test_the_champion_must_be_the_one_that_the_gate_saw(home: Home, tmp_path: Path):
     """A change document against another model than was judged would be about nothing."""
     home.register(evidence(tmp_path / "stages"))
+    promoted(home, 1)
     first = home.package(1)
     right = evidence(tmp_path / "second", seed=8, champion=first.fingerprint)
 
@@ -267,9 +380,8 @@ def test_the_champion_must_be_the_one_that_the_gate_saw(home: Home, tmp_path: Pa
 def test_what_serves_is_found_though_it_was_judged_against_itself(home: Home, tmp_path: Path):
     """The champion's own candidate, judged anew, stays its version; no server is started."""
     home.register(evidence(tmp_path / "stages"))
-    actor, first = Actor.load(tmp_path / "actor.pem"), home.package(1)
-    for stage in (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
-        home.ledger.move(workload="digits", version=1, to=stage, reason="t", actor=actor, now=NOW)
+    promoted(home, 1)
+    first = home.package(1)
     anew = evidence(tmp_path / "anew", champion=first.fingerprint)
 
     version = home.register(anew, champion=str(first.path), name="again")

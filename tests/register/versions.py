@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from penstock.bundle import MEASURED, Bundle, Recipe, Summary, read, write, write_json
+from penstock.bundle import (
+    MEASURED,
+    Bundle,
+    Recipe,
+    Summary,
+    code_revision,
+    read,
+    write,
+    write_json,
+)
 from penstock.machine import environment
 from penstock.register.lineage import lineage
 from penstock.register.profile import profile
 from penstock.register.weighed import Made
-from penstock.workload import load, root
+from penstock.workload import load, root, sources
 from tests import bundles
 from tests.bundles import NOW
 
@@ -80,7 +89,9 @@ def inputs(
     steps = [{"step": "int8", "slices": [{"agreement": 0.99}]}]
     costs = {"artifacts": {"int8-cpu": {"latency_p50_ms": 0.7}}}
     named = {"snapshot": read(snapshot).fingerprint}
-    bundles.bundle(folder / "model", "model", model, **named)
+    trained_by = code_revision(*sources("train", "digits"))
+    recipe = Recipe(kind="model", workload="digits", inputs=named, code=trained_by)
+    write(folder / "model", recipe, make=lambda f: _passed(model, f), now=NOW)
     bundles.bundle(folder / "serving", "int8", serving, onnx="digits-graph", **named)
     ladder = folder / "equivalence"
     bundles.bundle(ladder, "equivalence", lambda f: write_json(f / "ladder.json", {"steps": steps}))
@@ -88,6 +99,11 @@ def inputs(
     bundles.bundle(folder / "gate", "gate", gate, seed=weights)
     names = ("snapshot", "data-verdict", "model", "serving", "engine", "equivalence", "gate")
     return {name: read(folder / name) for name in names}
+
+
+def _passed(make: Callable[[Path], None], folder: Path) -> Summary:
+    make(folder)
+    return Summary("pass", "made for a test")
 
 
 def package(folder: Path, *, champion: Bundle | None = None, **asked: Any) -> Bundle:

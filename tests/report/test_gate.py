@@ -84,6 +84,28 @@ def test_without_a_champion_nothing_is_said_of_differences():
     assert "no champion" in markdown(page(judged.two_classes(alone=True)))
 
 
+def test_costs_without_a_threshold_that_was_chosen_are_drawn():
+    """Where no rule asks for the least cost there is none, and no regret: the curve stays."""
+    numbers = judged.two_classes()
+    numbers["costs"] = {**numbers["costs"], "best_threshold": None, "regret": None}
+    drawn = gateplots.decisions(numbers)
+
+    assert "cost by threshold" in drawn[-1].text
+    assert "best on validation" not in drawn[-1].svg
+    assert "best on validation" in gateplots.decisions(judged.two_classes())[-1].svg
+    assert "| best on validation rows | *no evidence yet* |" in markdown(page(numbers))
+
+
+def test_a_champion_that_could_not_be_scored_is_not_none():
+    """The page says that it serves and was not compared with."""
+    alone = judged.two_classes(alone=True)
+
+    assert "with no champion to compare with" in markdown(page(alone))
+    text = markdown(page({**alone, "incomparable": "another transform"}))
+    assert "A champion serves and could not be scored" in text
+    assert "no champion" not in text
+
+
 def test_a_forest_says_which_slices_have_no_number():
     """A slice without evidence keeps its line."""
     numbers = judged.two_classes(slices=4)

@@ -18,6 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in (
         "--bundle",
+        "--digest",
         "--model-name",
         "--version",
         "--slot",

@@ -216,3 +216,20 @@ def test_cut_after_any_effect_users_end_where_the_ledger_says(
             confirmed = [e for e in entries if e.kind == "in force"]
             assert len(intents) == len(confirmed), "a signal cut a change in two"
         held.close()
+
+
+def test_an_interrupted_release_of_a_standby_leaves_the_champion_answering(tmp_path: Path):
+    """Having served once is not serving: users end with the champion, and the standby stays."""
+    held = Watched(f"sqlite:///{tmp_path / 'standby.db'}")
+    held.cutter = Cutter()
+    registered(held, 2, *ALL_THE_WAY)
+    registered(held, 1, *ALL_THE_WAY)
+    made, plane = controller(held, GOOD, Cutter(3))
+
+    with pytest.raises(Cut):
+        made.release(ready_s=None)
+
+    assert plane.used == plane.written()
+    assert (plane.used.champion, plane.used.buckets, plane.used.mirror) == ("a", 0, None)
+    assert stage_of(held.entries("digits"), 2) is Stage.PRODUCTION
+    held.close()

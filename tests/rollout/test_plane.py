@@ -54,7 +54,7 @@ def filled(home: Path) -> Plane:
     """Return a running plane with both slots ready."""
     plane = Plane.up(home, model="digits", port=free_port())
     for slot, version in (("a", "1"), ("b", "2")):
-        plane.set_slot(slot, package=home, version=version)
+        plane.set_slot(slot, package=home, digest="sha256:1", version=version)
     for slot, version in (("a", "1"), ("b", "2")):
         plane.wait_ready(slot, version=version, timeout_s=20)
     wait_for(lambda: all(_answers(plane, slot) for slot in "ab"), 5)
@@ -236,12 +236,12 @@ def test_a_dead_challenger_costs_its_users_no_error(plane: Plane, users: httpx.C
 def test_a_package_that_refuses_is_not_started_again(plane: Plane):
     """A server that ends before it was ready fails its slot with its own last line."""
     plane.stop_slot("b")
-    plane.set_slot("b", package=Path("/refuses"), version="9")
+    plane.set_slot("b", package=Path("/refuses"), digest="sha256:1", version="9")
 
     with pytest.raises(SlotFailed, match="the package was altered"):
         plane.wait_ready("b", version="9", timeout_s=20)
 
-    plane.set_slot("b", package=plane.home, version="2")
+    plane.set_slot("b", package=plane.home, digest="sha256:1", version="2")
     plane.wait_ready("b", version="2", timeout_s=20)
 
 

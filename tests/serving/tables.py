@@ -75,7 +75,9 @@ def make_package(path: Path, workload: str) -> Bundle:
     made = write(path.with_name("snapshot"), recipe, make=snapshot, now=NOW)
 
     def package(folder: Path) -> Summary:
-        onnx.save(graph(request_input(workload)(held)), folder / "model.onnx")
+        transform = request_input(workloads.part(workload, "transform"))
+        onnx.save(graph(transform(held)), folder / "model.onnx")
+        shutil.copy(workloads.transform_file(workload), folder / "transform.py")
         write_json(folder / "serving.json", contract.to_dict())
         write_json(folder / "golden.json", golden(folder / "model.onnx", declared, made))
         return Summary("pass", "made for a test")
@@ -87,7 +89,7 @@ def altered(package: Bundle, path: Path, file: str, **changed: object) -> Bundle
     """Write a copy of a package with fields of one of its documents replaced."""
 
     def make(folder: Path) -> Summary:
-        for name in ("model.onnx", "golden.json", "serving.json"):
+        for name in ("model.onnx", "transform.py", "golden.json", "serving.json"):
             shutil.copy(package.file(name), folder / name)
         write_json(folder / file, {**package.json(file), **changed})
         return Summary("pass", "made for a test")

@@ -60,7 +60,9 @@ def outputs(answer: httpx.Response) -> dict[str, Any]:
 
 def test_both_protocols_answer_what_the_gate_would_decide(server: Server):
     """Label and probability are those of the package's graph, of the same rows and threshold."""
-    logits = OnnxModel(server.package.file("model.onnx")).run(request_input(NAME)(ROWS))
+    logits = OnnxModel(server.package.file("model.onnx")).run(
+        request_input(workloads.part(NAME, "transform"))(ROWS)
+    )
     decided = metrics.decisions(logits, threshold=CONTRACT.threshold).tolist()
 
     two = outputs(server.client.post(V2, json=v2_request(CONTRACT, SENT)))

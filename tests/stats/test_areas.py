@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.stats import norm
 
 from penstock.stats import metrics
-from penstock.stats.areas import area, area_difference, components
+from penstock.stats.areas import area, area_difference, components, freedom
 
 RUNS = 500
 MOST = 0.025 + 3 * np.sqrt(0.025 * 0.975 / RUNS)
@@ -83,6 +83,37 @@ def test_the_bounds_are_wrong_as_rarely_as_they_say(n: int, rate: float, apart: 
         wrong += one.low > theirs, one.high < theirs, less.low > true, less.high < true
 
     assert (wrong / RUNS <= MOST).all()
+
+
+@pytest.mark.parametrize(("ones", "zeros", "auc"), [(60, 2000, 0.97), (32, 600, 0.95),
+                                                    (600, 35, 0.95)])  # fmt: skip
+def test_a_label_whose_few_rows_decide_seldom_passes_what_is_not_so(
+    ones: int, zeros: int, auc: float
+):
+    """Of 60 ones at 0.97 two or three decide; a normal interval passes the truth in 7 %."""
+    rng, runs, passed = np.random.default_rng(3), 600, np.zeros(2)
+    apart = norm.ppf(auc) * np.sqrt(2)
+    labels_n = np.repeat([1, 0], [ones, zeros]).astype(np.int64)
+    true = norm.cdf(apart / np.sqrt(2.3)) - auc
+    for _ in range(runs):
+        theirs_n = rng.normal(size=len(labels_n)) + apart * labels_n
+        ours_n = theirs_n + rng.normal(0, np.sqrt(0.15), len(labels_n))
+        one, less = area(theirs_n, labels_n), area_difference(ours_n, theirs_n, labels_n)
+        assert one is not None
+        assert less is not None
+        passed += one.low > auc, less.low > true
+
+    assert (passed / runs <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / runs)).all()
+
+
+def test_the_variance_of_a_few_far_rows_is_hardly_known():
+    """Of normal values as well as their number says; of one that stands out, not at all."""
+    rng = np.random.default_rng(1)
+    usual, apart = rng.normal(size=10_000), np.eye(200)[0]
+
+    assert freedom(usual, usual) == pytest.approx(20_000, rel=0.05)
+    assert freedom(apart, 0 * apart) == pytest.approx(2, rel=0.05)
+    assert freedom(0 * apart, 0 * apart) == 0
 
 
 @pytest.mark.parametrize("n", [60, 600])

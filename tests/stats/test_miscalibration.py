@@ -90,6 +90,16 @@ def test_a_great_error_is_seen():
     assert found.low > 0.03
 
 
+def test_the_lower_bound_takes_off_what_chance_adds_in_one_run_of_forty():
+    """Ten bins of a hundred rows at a half, all of which happened: half-normal gaps, averaged."""
+    found = calibration_error(np.linspace(0.4999, 0.5001, 1000), np.ones(1000, bool), NOISE_RB)
+    gaps_rb = np.abs(np.random.default_rng(8).standard_normal((100_000, 10)))
+    added = np.quantile(0.5 / np.sqrt(100) * gaps_rb.mean(axis=1), 0.975)
+
+    assert found is not None
+    assert found.low == pytest.approx(0.5 - added, abs=0.03 * added)
+
+
 def test_of_a_model_that_is_always_right_and_sure_something_stays_open():
     """All that happened was predicted; the true rate may still be lower by about 3.8 / n."""
     found = calibration_error(np.ones(200), np.ones(200, bool), NOISE_RB)

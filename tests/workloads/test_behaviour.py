@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pytest
 
 from penstock import workload as workloads
+from penstock.gate.behaviour import judge_behaviours
 from penstock.policy import Direction, Invariance, MinimumFunctionality
 from penstock.register.contract import contract_of
 from penstock.request import request_input
@@ -19,6 +21,7 @@ from workloads.credit import behaviour as credit
 from workloads.credit import data as clients
 from workloads.streamrec import behaviour as streamrec
 from workloads.streamrec.simulator import Settings, World, feature_rows
+from workloads.streamrec.transform import FEATURES
 
 LINES = [client(i, np.random.default_rng(i)) for i in range(1, 201)]
 SEPTEMBER = len(LINES)
@@ -73,7 +76,7 @@ def test_plain_clients_are_ones_the_declaration_allows():
     contract = contract_of(workloads.load("credit"))
     cases = credit.plain_clients(september(LINES).append_column("defaulted", pa.array([0] * 200)))
 
-    assert np.isfinite(request_input("credit")(cases)).all()
+    assert np.isfinite(request_input(workloads.part("credit", "transform"))(cases)).all()
     for feature in contract.features:
         held = cases[feature.name].to_numpy()
         assert feature.low is None or (held >= feature.low).all()
@@ -99,7 +102,7 @@ def impressions() -> pa.Table:
 
 
 IMPRESSIONS = impressions()
-STREAMREC = ("a_better_item", "a_better_match", "another_minute", "shown_once_more")
+STREAMREC = ("a_better_item", "a_better_match", "an_hour_later", "shown_once_more")
 
 
 @pytest.mark.parametrize("name", STREAMREC)
@@ -141,13 +144,47 @@ def test_a_better_item_has_a_higher_rate_and_never_more_clicks_than_impressions(
     np.testing.assert_allclose(apart["item_rate_24h"].to_numpy(), wanted)
 
 
-def test_another_minute_is_the_same_to_the_network():
-    """The transform knows the hour alone, so the input is the same to the bit."""
-    transform = request_input("streamrec")
-    made = streamrec.another_minute(IMPRESSIONS)
+def test_an_hour_later_changes_the_hour_alone():
+    """The network sees the next of twenty-four hours, and all else to the bit."""
+    transform, hour = (
+        request_input(workloads.part("streamrec", "transform")),
+        FEATURES.index("hour"),
+    )
+    was, made = (transform(t) for t in (IMPRESSIONS, streamrec.an_hour_later(IMPRESSIONS)))
 
-    assert not made["event_timestamp"].equals(IMPRESSIONS["event_timestamp"])
-    assert np.array_equal(transform(made), transform(IMPRESSIONS))
+    assert np.array_equal(made[:, hour], (was[:, hour] + 1) % 24)
+    assert np.array_equal(np.delete(made, hour, axis=1), np.delete(was, hour, axis=1))
+
+
+def test_a_model_that_turns_with_the_clock_does_not_behave():
+    """A planted fault: it says yes in even hours, and the behaviour of an hour finds it."""
+    declared = workloads.load("streamrec")
+    asked = [b for b in declared.behaviours if getattr(b, "change", "") == "an_hour_later"]
+    transform, hour = (
+        request_input(workloads.part("streamrec", "transform")),
+        FEATURES.index("hour"),
+    )
+
+    def by_the_clock(rows: pa.Table) -> np.ndarray:
+        even = transform(rows)[:, hour] % 2 == 0
+        return np.stack([0.0 * even, np.where(even, 2.0, -2.0)], axis=1)
+
+    (found,) = judge_behaviours(replace(declared, behaviours=tuple(asked)), IMPRESSIONS,
+                                by_the_clock)  # fmt: skip
+    assert (found.share, found.outcome) == (0.0, "fail")
+
+
+@pytest.mark.parametrize("name", ["credit", "streamrec"])
+def test_a_model_that_says_the_same_of_everybody_keeps_no_direction(name: str):
+    """Whatever else it passes: it looks at nothing."""
+    declared = workloads.load(name)
+    directions = tuple(b for b in declared.behaviours if isinstance(b, Direction))
+    table = IMPRESSIONS if name == "streamrec" else september(LINES)
+
+    found = judge_behaviours(
+        replace(declared, behaviours=directions), table, lambda t: np.tile([0.0, -2.0], (len(t), 1))
+    )
+    assert [f.outcome for f in found] == ["fail"] * len(directions)
 
 
 def test_plain_impressions_are_possible_and_of_both_kinds():
@@ -155,7 +192,7 @@ def test_plain_impressions_are_possible_and_of_both_kinds():
     cases = streamrec.plain_impressions(IMPRESSIONS)
 
     assert cases["clicked"].value_counts().field("counts").to_pylist() == [50, 50]
-    assert np.isfinite(request_input("streamrec")(cases)).all()
+    assert np.isfinite(request_input(workloads.part("streamrec", "transform"))(cases)).all()
     assert set(cases["user_id"].to_pylist()) <= set(IMPRESSIONS["user_id"].to_pylist())
 
 

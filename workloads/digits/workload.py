@@ -55,6 +55,7 @@ WORKLOAD = Workload(
     ),
     gate=(
         AtLeast(metric="accuracy", value=0.93),
+        AtLeast(metric="accuracy", value=0.7, slices=True),
         AtMost(metric="calibration_error", value=0.03),
         AtMost(metric="latency_p50_ms", value=100.0),
         AtMost(metric="peak_memory_mb", value=1500.0),

@@ -19,6 +19,7 @@ CLICKS = 20
 """Clicks an item gets more of the same impressions in :func:`a_better_item`."""
 
 HOUR_US = 3_600_000_000
+"""Microseconds, the unit of the event timestamps."""
 
 
 def a_better_item(rows: pa.Table) -> pa.Table:
@@ -39,10 +40,10 @@ def a_better_match(rows: pa.Table) -> pa.Table:
     return _with(rows, {"taste": np.minimum(_floats(rows, "taste") * 1.5, 1.0)})
 
 
-def another_minute(rows: pa.Table) -> pa.Table:
-    """Return the impressions at the beginning of their hour: of the time, only the hour counts."""
+def an_hour_later(rows: pa.Table) -> pa.Table:
+    """Return the impressions one hour later, with all that is known of user and item as it was."""
     instant = rows["event_timestamp"].cast(pa.int64()).to_numpy()
-    moved = pa.array(instant - instant % HOUR_US).cast(rows.schema.field("event_timestamp").type)
+    moved = pa.array(instant + HOUR_US).cast(rows.schema.field("event_timestamp").type)
     index = rows.schema.get_field_index("event_timestamp")
     return rows.set_column(index, rows.schema.field(index), moved)
 

@@ -1,4 +1,4 @@
-"""Whether a gate's inputs are of one chain: what was measured is what would serve. Pure."""
+"""Whether bundles are of one chain: what was measured and judged is what would serve. Pure."""
 
 from __future__ import annotations
 
@@ -56,6 +56,28 @@ def check(workload: str, inputs: Mapping[str, Bundle], *, serve: str) -> None:
         raise BundleError(
             f"the gate's inputs are not of one chain: {problem}; give the folders of one run, or "
             "run the stages after the odd one again."
+        )
+
+
+def check_judged(gate: Bundle, inputs: Mapping[str, Bundle]) -> None:
+    """Refuse bundles that are not the very ones a gate has judged.
+
+    Args:
+        inputs: By the gate's names, without those that it does not know.
+
+    Raises:
+        BundleError: The gate names another in the place of one, or none.
+    """
+    judged: Mapping[str, str] = gate.manifest["inputs"]
+    wrong = [
+        f"{name} is {bundle.fingerprint}, judged was {judged.get(name, 'none')}"
+        for name, bundle in inputs.items()
+        if judged.get(name) != bundle.fingerprint
+    ]
+    if wrong:
+        raise BundleError(
+            f"the gate at {gate.path} judged others: {'; '.join(wrong)}; give the folders of its "
+            "run, or run the gate again."
         )
 
 
