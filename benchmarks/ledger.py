@@ -58,7 +58,7 @@ def measured(url: str, folder: Path, entries: int) -> dict[str, float]:
             )
 
     took = {"append": seconds(append), "verify": seconds(ledger.verify)}
-    took["export"] = seconds(lambda: export(ledger, folder / "ledger.jsonl"))
+    took["export"] = seconds(lambda: export(ledger, folder / "ledger.jsonl", actor=actor))
     took["verify the export"] = seconds(lambda: verify_export(folder / "ledger.jsonl"))
     rows = list(ledger.rows())
     ledger.close()

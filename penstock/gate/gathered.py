@@ -39,7 +39,10 @@ class Graph:
     """A graph and the transform it was trained with: rows in, logits out."""
 
     def __init__(self, path: Path, declared: Workload, *, transform: Any = None) -> None:
-        """Load it, with the workload's present transform by default; see :class:`penstock.runtimes.onnxruntime.OnnxModel` for what it refuses."""
+        """Load it, with the workload's present transform by default.
+
+        See :class:`penstock.runtimes.onnxruntime.OnnxModel` for what it refuses.
+        """
         from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415 - only to score
 
         self._model, self._declared = OnnxModel(path), declared

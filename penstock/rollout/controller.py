@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from penstock.ledger import Actor, Ledger, Stage, champion, stage_of
+from penstock.ledger import Actor, Ledger, LedgerError, Stage, champion, stage_of
 from penstock.processes import undisturbed
 from penstock.registered import OPEN
 from penstock.rollout.decide import (
@@ -107,14 +107,25 @@ class Controller:
                 raise
 
     def _return(self, why: str) -> None:
-        """End a release that was interrupted, unless it had reached its end."""
-        entries = self.ledger.entries(self.versions.workload)
-        if champion(entries) == self.versions.challenger:
-            self._apply(self._all_on(self.versions.challenger_slot), why)
-            return
-        self._apply(self._all_on(self.versions.champion_slot), why)
-        if stage_of(entries, self.versions.challenger) in (Stage.NONE, *OPEN):
-            self._archive(f"release {why}")
+        """End a release that was interrupted, unless it had reached its end.
+
+        Raises:
+            LedgerError: The ledger cannot be read or written; users are back nevertheless.
+        """
+        slot = self.versions.champion_slot
+        try:
+            entries = self.ledger.entries(self.versions.workload)
+            if champion(entries) == self.versions.challenger:
+                slot = self.versions.challenger_slot
+                self._apply(self._all_on(slot), why)
+                return
+            self._apply(self._all_on(slot), why)
+            if stage_of(entries, self.versions.challenger) in (Stage.NONE, *OPEN):
+                self._archive(f"release {why}")
+        except LedgerError:
+            # No record is a reason to stop, never one to leave users where harm was seen.
+            self._put(self._all_on(slot))
+            raise
 
     def _plan(self) -> Plan:
         plan = plan_of(self.policy)
@@ -319,12 +330,16 @@ class Controller:
             TimeoutError: Envoy does not show the table.
         """
         self._append("intent", {"table": table.to_dict(), "why": why})
+        milliseconds = self._put(table)
+        self._append("in force", {"sequence": table.sequence, "milliseconds": milliseconds})
+        return milliseconds
+
+    def _put(self, table: TrafficTable) -> float:
+        """Put a table in force and read it back; return the milliseconds it took."""
         begun = time.monotonic()
         self.plane.apply(table)
         self.plane.wait_applied(table, timeout_s=BACK_S)
-        milliseconds = round((time.monotonic() - begun) * 1000, 1)
-        self._append("in force", {"sequence": table.sequence, "milliseconds": milliseconds})
-        return milliseconds
+        return round((time.monotonic() - begun) * 1000, 1)
 
     def _move(self, to: Stage, reason: str, evidence: Mapping[str, Any] | None = None) -> None:
         self.ledger.move(

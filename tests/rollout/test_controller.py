@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock.ledger import REGISTERED, Ledger, Stage, champion, stage_of
+from penstock.ledger import REGISTERED, Ledger, LedgerError, Stage, champion, stage_of
 from penstock.rollout.controller import PROMOTED, ROLLED_BACK, Controller, Result, Versions
 from penstock.rollout.evidence import Arm, Evidence
 from penstock.rollout.table import TrafficTable
@@ -178,6 +179,55 @@ def test_bad_evidence_brings_every_user_back(ledger: Watched):
     assert [t.buckets for t in plane.tables] == [0] * len(plane.tables)
     assert (plane.used.champion, plane.used.mirror) == ("a", None)
     assert stage_of(ledger.entries("digits"), 2) is Stage.ARCHIVED
+
+
+def forge(database: Path) -> None:
+    """Put an entry that nobody signed at the end of a ledger, past the library."""
+    connection = sqlite3.connect(database)
+    connection.row_factory = sqlite3.Row
+    last = dict(connection.execute("SELECT * FROM entries ORDER BY sequence DESC").fetchone())
+    made = {
+        **last,
+        "sequence": last["sequence"] + 1,
+        "previous": last["hash"],
+        "hash": "0" * 64,
+        "kind": "note",
+        "origin": None,
+        "target": None,
+    }
+    marks = ", ".join("?" * len(made))
+    statement = f"INSERT INTO entries ({', '.join(made)}) VALUES ({marks})"
+    connection.execute(statement, list(made.values()))
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("arm", [GOOD, BAD], ids=["all is well", "harm is seen"])
+def test_a_ledger_that_breaks_under_way_leaves_no_user_on_the_challenger(
+    ledger: Watched, arm: Arm, tmp_path: Path
+):
+    """No record is a reason to stop, never one to leave users where they are."""
+    made, plane = controller(ledger, arm, Cutter())
+    looked: Any = made.reader
+    seen = looked.evidence
+
+    def evidence(**named: Any) -> Evidence:
+        # Copies are harmless, so the harm shows when the first users are on it.
+        shadowed = plane.used.buckets == 0
+        looked.arm = GOOD if shadowed else arm
+        if not shadowed and looked.forged is False:
+            looked.forged = True
+            forge(tmp_path / "ledger.db")
+        return seen(**named)
+
+    looked.forged, looked.evidence = False, evidence
+
+    with pytest.raises(LedgerError, match="edited after it was signed"):
+        made.release(ready_s=None)
+
+    assert looked.forged
+    assert max(t.buckets for t in plane.tables) > 0
+    assert (plane.used.champion, plane.used.buckets, plane.used.mirror) == ("a", 0, None)
 
 
 @pytest.mark.parametrize("arm", [GOOD, BAD], ids=["promoted", "rolled back"])
