@@ -11,7 +11,7 @@ from rich.table import Table
 
 from penstock.cli.home import home
 from penstock.cli.screen import terminal
-from penstock.ledger import Actor, Ledger
+from penstock.ledger import Actor
 from penstock.register import featurecontract
 from penstock.workload import load
 
@@ -32,7 +32,7 @@ def show(workload: Workload) -> None:
     declared, console = load(workload), terminal()
     contract = featurecontract.present(declared)
     digest = featurecontract.digest_of(contract)
-    ledger = Ledger(home().ledger_url)
+    ledger = home().ledger()
     try:
         entries = ledger.entries(workload)
         standing = featurecontract.standings(ledger)
@@ -71,7 +71,7 @@ def sign(workload: Workload) -> None:
     """
     declared, held = load(workload), home()
     contract = featurecontract.present(declared)
-    ledger = Ledger(held.ledger_url)
+    ledger = held.ledger()
     try:
         actor = Actor.load(held.key())
         entry = featurecontract.sign(ledger, declared, contract, actor=actor, now=datetime.now(UTC))

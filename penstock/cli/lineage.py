@@ -17,7 +17,7 @@ from penstock import workload as workloads
 from penstock.cli import shown
 from penstock.cli.home import HomeError, home
 from penstock.cli.screen import Screen, terminal
-from penstock.ledger import REGISTERED, Entry, Ledger
+from penstock.ledger import REGISTERED, Entry
 from penstock.register.differ import diff as difference
 from penstock.register.differ import made
 from penstock.register.lineage import incomplete
@@ -175,7 +175,7 @@ def _entries(workload: str) -> Iterator[list[Entry]]:
         HomeError: Nothing was ever registered here.
     """
     workloads.load_data(workload)
-    ledger = Ledger(home().ledger_url)
+    ledger = home().ledger(looking=True)
     try:
         entries = ledger.entries(workload)
         if not any(e.kind == REGISTERED for e in entries):

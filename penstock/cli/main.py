@@ -27,7 +27,7 @@ from penstock.cli.retire import retire
 from penstock.cli.score import score
 from penstock.cli.screen import Screen, coloured, row, terminal
 from penstock.datachecks.served import run as run_skew
-from penstock.ledger import Actor, KeyFileError, Ledger, LedgerError, champion
+from penstock.ledger import Actor, KeyFileError, LedgerError, champion
 from penstock.online import OnlineError
 from penstock.online.served import read_served
 from penstock.register.reconcile import try_to_follow
@@ -222,7 +222,7 @@ def up(workload: Workload = "digits", port: Port = None) -> None:
     """
     load(workload)
     held = home()
-    ledger = Ledger(held.ledger_url)
+    ledger = held.ledger()
     try:
         if champion(ledger.entries(workload)) is None:
             raise HomeError(f"{workload} has no champion yet; release one: penstock run {workload}")

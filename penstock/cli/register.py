@@ -32,7 +32,7 @@ def reconcile(
     """
     held = home()
     os.environ.update(held.environment())
-    ledger = Ledger(held.ledger_url)
+    ledger = held.ledger()
     try:
         named = [workload] if workload else _workloads(ledger)
         registry, actor = mlflow(), Actor.load(held.key())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.home import home, locked
-from penstock.ledger import Actor, Ledger
+from penstock.ledger import Actor
 from penstock.register import retire as retirement
 from penstock.register.step import mlflow
 from penstock.workload import load
@@ -29,7 +29,7 @@ def retire(
     declared, held = load(workload), home()
     with locked(held):
         os.environ.update(held.environment())
-        ledger = Ledger(held.ledger_url)
+        ledger = held.ledger()
         try:
             entry = retirement.retire(
                 declared,

@@ -105,7 +105,7 @@ def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: dat
     begun = time.monotonic()
     os.environ.update(held.environment(run_id=run_id))
     root = held.runs() / run_id
-    ledger, first = Ledger(held.ledger_url), None
+    ledger, first = held.ledger(), None
     try:
         _carried(request, record, held, root, ledger, screen)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from rich.text import Text
 from penstock.bundle import Bundle, BundleError, write_text
 from penstock.cli.home import home
 from penstock.cli.screen import terminal
-from penstock.ledger import Entry, Ledger, LedgerError, package_of
+from penstock.ledger import Entry, LedgerError, NoLedger, package_of
 from penstock.register import score as scores
 from penstock.register.featurecontract import Standing, Standings, standings
 from penstock.report import documents
@@ -114,11 +114,10 @@ def _registered(entries: Sequence[Entry], version: int) -> Path:
 
 def _entries(workload: str) -> tuple[list[Entry], Standings]:
     """Return a workload's entries after checking the whole ledger; a missing one is not made."""
-    url = home().ledger_url
-    path = url.removeprefix("sqlite:///")
-    if path != url and not Path(path).exists():
+    try:
+        ledger = home().ledger(looking=True)
+    except NoLedger:
         return [], {}
-    ledger = Ledger(url)
     try:
         ledger.verify()
         return ledger.entries(workload), standings(ledger)

@@ -30,7 +30,7 @@ from penstock.register.mlflow import MlflowRegistry
 from penstock.rollout.plane import Plane
 from penstock.workload import transform_file
 from tests import bundles
-from tests.packages import free_port, wait_for
+from tests.packages import DIGITS, free_port, wait_for
 from workloads.digits.transform import training_input
 
 pytestmark = pytest.mark.timeout(600)
@@ -212,7 +212,7 @@ def test_the_report_of_a_release_holds_its_story(home: Home):
     assert page.index("Promoted") < page.index("<h2>Stages</h2>")
     for section in ("Data", "Training", "Equivalence ladder", "Gate", "Release", "Lineage"):
         assert f"<h2>{section}</h2>" in page
-    assert page.count("<svg") == 9
+    assert page.count("<svg") == 10
     assert "worst inputs of each step" in page
 
 
@@ -334,6 +334,7 @@ def knower(path: Path) -> Bundle:
     def make(folder: Path) -> Summary:
         onnx.save(model, folder / "model.onnx")
         write_json(folder / "lineage.json", {"rehearsal": None})
+        write_json(folder / "serving.json", DIGITS.to_dict())
         shutil.copy(transform_file("digits"), folder / "transform.py")
         return Summary("pass", "knows the holdout")
 
