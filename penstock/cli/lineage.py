@@ -17,7 +17,7 @@ from penstock import workload as workloads
 from penstock.cli import shown
 from penstock.cli.home import HomeError, home
 from penstock.cli.screen import Screen, terminal
-from penstock.ledger import REGISTERED, Entry
+from penstock.ledger import REGISTERED, Entry, NoLedger
 from penstock.register.differ import diff as difference
 from penstock.register.differ import made
 from penstock.register.lineage import incomplete
@@ -175,13 +175,15 @@ def _entries(workload: str) -> Iterator[list[Entry]]:
         HomeError: Nothing was ever registered here.
     """
     workloads.load_data(workload)
-    ledger = home().ledger(looking=True)
+    nothing = f"no version of {workload} is registered; type: penstock run {workload}"
+    try:
+        ledger = home().ledger(looking=True)
+    except NoLedger as e:
+        raise HomeError(nothing) from e
     try:
         entries = ledger.entries(workload)
         if not any(e.kind == REGISTERED for e in entries):
-            raise HomeError(
-                f"no version of {workload} is registered; type: penstock run {workload}"
-            )
+            raise HomeError(nothing)
         yield entries
     finally:
         ledger.close()

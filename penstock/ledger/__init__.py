@@ -12,7 +12,6 @@ from penstock.ledger.lifecycle import (
     champion,
     deployable,
     package_of,
-    package_to_serve,
     serving_order,
     stage_of,
 )
@@ -40,7 +39,6 @@ __all__ = [
     "export",
     "export_broken",
     "package_of",
-    "package_to_serve",
     "serving_order",
     "stage_of",
     "verify_export",

@@ -156,17 +156,6 @@ def package_of(entries: Sequence[Entry], version: int) -> str:
     raise LookupError(f"version {version} is not in the ledger; run the register stage.")
 
 
-def package_to_serve(entries: Sequence[Entry], version: int) -> str:
-    """Return the folder of a version's package, to serve it.
-
-    Raises:
-        LookupError: It was never registered, or is archived.
-    """
-    if stage_of(entries, version) is Stage.ARCHIVED:
-        raise LookupError(f"version {version} is archived and serves no more; register it anew.")
-    return package_of(entries, version)
-
-
 def serving_order(entries: Sequence[Entry]) -> list[int]:
     """Return the versions that entered PRODUCTION and are not archived, newest first."""
     entered: dict[int, None] = {}

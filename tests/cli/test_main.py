@@ -126,12 +126,16 @@ def test_a_port_that_cannot_be_used_is_said_before_any_work(tmp_path: Path):
     assert penstock(tmp_path, "run", "digits", "--port", "99999").returncode == 2
 
 
-def test_the_ledger_of_an_empty_home_is_whole(tmp_path: Path):
-    """Nothing happened yet, and that can be verified."""
-    done = penstock(tmp_path, "ledger")
+@pytest.mark.parametrize("verb", [(), ("verify",), ("export", "--out", "ledger.jsonl")])
+def test_a_home_without_a_ledger_has_nothing_that_could_be_whole(
+    tmp_path: Path, verb: tuple[str, ...]
+):
+    """A home that was misspelt must not look like one whose record is in order."""
+    done = penstock(tmp_path, "ledger", *verb)
 
-    assert done.returncode == 0, done.stderr
-    assert "0 entries, chain whole" in done.stdout
+    assert done.returncode == 2
+    assert "no ledger at" in done.stderr
+    assert not (tmp_path / "ledger.db").exists()
 
 
 def test_status_and_down_with_nothing_running(tmp_path: Path):
