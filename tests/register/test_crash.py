@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -15,6 +16,21 @@ from penstock.register.registry import described
 from tests.register import standin
 from tests.register.test_record import enter
 
+
+def killed(
+    processes: ForkServerContext, target: Callable[..., None], packaged: Bundle, folder: Path,
+    backend: str, kill: standin.Kill,
+) -> None:  # fmt: skip
+    """Do something in a process of its own, which is killed on the way."""
+    environment = standin.environment(backend, folder)
+    arguments = (packaged.path, ledger_url(folder), environment, kill)
+    process = processes.Process(target=target, args=arguments)
+    process.start()
+    process.join(60)
+
+    assert process.exitcode == standin.KILLED
+
+
 KILLS = [("before", *standin.POINTS[0]), *(("after", *point) for point in standin.POINTS)]
 
 
@@ -25,12 +41,7 @@ def test_killed_anywhere_it_is_finished_and_not_doubled(
 ):  # fmt: skip
     """One version, one entry, one run, one copy; tags, numbers and parameters as without a kill."""
     packaged = standin.package(tmp_path / "p", workload=workload)
-    environment = standin.environment(backend, tmp_path)
-    arguments = (packaged.path, ledger_url(tmp_path), environment, kill)
-    process = processes.Process(target=standin.register, args=arguments)
-    process.start()
-    process.join(60)
-    assert process.exitcode == standin.KILLED
+    killed(processes, standin.register, packaged, tmp_path, backend, kill)
 
     again = enter(packaged, registry, ledger)
 
@@ -49,12 +60,7 @@ def test_killed_on_the_way_to_staging_both_books_agree_in_the_end(
 ):  # fmt: skip
     """Around the move, the alias and its entry: asked again, one of each, and no difference."""
     packaged = standin.package(tmp_path / "p", workload=workload)
-    environment = standin.environment(backend, tmp_path)
-    arguments = (packaged.path, ledger_url(tmp_path), environment, kill)
-    process = processes.Process(target=standin.register_and_stage, args=arguments)
-    process.start()
-    process.join(60)
-    assert process.exitcode == standin.KILLED
+    killed(processes, standin.register_and_stage, packaged, tmp_path, backend, kill)
 
     enter(packaged, registry, ledger)
     standin.stage(workload, ledger)
