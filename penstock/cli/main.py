@@ -104,8 +104,8 @@ def run(
 
     Example: penstock run digits --seed 7
 
-    Exit codes: 0 serves; 1 failed; 2 wrong call or home in use; 3 rejected by the gate; 4 data
-    refused; 5 rolled back; 130 interrupted.
+    Exit codes: 0 serves; 1 failed; 2 wrong call or home in use; 3 rejected by the gate or by the
+    promotion contract; 4 data refused; 5 rolled back; 130 interrupted.
     """
     console, held, now = terminal(), home(), datetime.now(UTC)
     load(workload)

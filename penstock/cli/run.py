@@ -44,6 +44,9 @@ EXIT = {
 REJECT = "reject"
 """The pipeline's step that fails a run whose gate is no pass."""
 
+REFUSED = {"datachecks": "data refused", "register": "rejected"}
+"""How a run ends when a stage says no."""
+
 OUTPUTS = {
     "snapshot": "features/snapshot",
     "data_verdict": "datachecks/data_verdict",
@@ -244,9 +247,8 @@ def _finished(event: Mapping[str, Any], record: Record, screen: Screen) -> None:
         screen.done(task, event["seconds"], outcome, note + line)
     if not event["ok"] and not record.reason:
         record.reason = line
-        record.outcome = "rejected" if task == REJECT else "failed"
-        if task == "datachecks" and event["refused"]:
-            record.outcome = "data refused"
+        refused = REFUSED.get(task, "failed") if event["refused"] else "failed"
+        record.outcome = "rejected" if task == REJECT else refused
 
 
 def _reason(said: str | None) -> str:

@@ -103,7 +103,7 @@ def _results(validation: Record) -> Iterator[Block]:
 
 
 def _signatures(document: Record) -> list[Block]:
-    said = "Signed in the ledger, each with its own key; on paper, here."
+    said = "To be signed here. The ledger holds who registered the version and signed its contract."
     if document["approval"] == "automatic":
         said += " The workload is released by its evidence: no release waits for these."
     roles = [(s["role"], s["stands_for"]) for s in document["signatures"]]
