@@ -182,3 +182,22 @@ def test_steps_that_begin_at_once_lie_below_one_pipeline_run(
     assert len(made) == 3
     assert set(made) >= left
     assert len(left) == 1
+
+
+def test_artifacts_lie_where_the_environment_says_or_beside_the_database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Never in the folder that a step happens to run in, which is what MLflow would take."""
+    monkeypatch.delenv(tracking.ARTIFACTS_VARIABLE, raising=False)
+    monkeypatch.setenv(tracking.URI_VARIABLE, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert mlflow.artifact_root() == (tmp_path / "mlartifacts").as_uri()
+
+    monkeypatch.setenv(tracking.URI_VARIABLE, "http://127.0.0.1:5000")
+    assert mlflow.artifact_root() is None
+
+    monkeypatch.setenv(tracking.URI_VARIABLE, "postgresql+psycopg://somebody@127.0.0.1/mlflow")
+    with pytest.raises(ValueError, match="name the folder or bucket"):
+        mlflow.artifact_root()
+
+    monkeypatch.setenv(tracking.ARTIFACTS_VARIABLE, "s3://models/here")
+    assert mlflow.artifact_root() == "s3://models/here"

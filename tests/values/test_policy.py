@@ -117,6 +117,14 @@ def test_no_name_hides_another(over: dict[str, Any]):
         credit(**over)
 
 
+def test_no_group_hides_another():
+    """Two groups of one name would be compared as one."""
+    one = Slice(name="men", column="sex", among=(1,))
+
+    with pytest.raises(ValueError, match="two groups of 'sex' are called 'men'"):
+        Sensitive(name="sex", groups=(one, replace(one, among=(2,))))
+
+
 def test_no_slice_is_called_as_a_class_is():
     with pytest.raises(ValueError, match="two slices are called 'class 3'"):
         replace(workloads.load("digits"), slices=(Slice(name="class 3", column="ink_mean", low=1),))
