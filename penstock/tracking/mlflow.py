@@ -78,24 +78,28 @@ def experiment_of(client: MlflowClient, workload: str) -> str:
 
 
 def parent_of(client: MlflowClient, experiment_id: str, pipeline: str) -> str | None:
-    """Return the MLflow run of a pipeline run, made if there is none; None outside a pipeline."""
+    """Return the MLflow run of a pipeline run, made if there is none; None outside a pipeline.
+
+    Steps that begin at once take turns where a lock can be had. Against a server they may make
+    one each: the newer goes, unless its maker looked before the older could be seen.
+    """
     if not pipeline:
         return None
     quoted = pipeline.replace("'", "")
     asked = f"tags.`{PIPELINE_TAG}` = '{quoted}' and tags.`{KIND_TAG}` = 'pipeline'"
-    if found := _oldest(client, experiment_id, asked):
-        return found
-    made = client.create_run(
-        experiment_id,
-        run_name=pipeline,
-        tags={PIPELINE_TAG: quoted, KIND_TAG: "pipeline"},
-    ).info.run_id
-    client.set_terminated(made)
-    # Two steps may have found none and made one each: both take the older.
-    first = _oldest(client, experiment_id, asked)
-    if first is not None and first != made:
-        client.delete_run(made)
-    return first or made
+    with lock_of(os.environ[URI_VARIABLE]):
+        if found := _oldest(client, experiment_id, asked):
+            return found
+        made = client.create_run(
+            experiment_id,
+            run_name=pipeline,
+            tags={PIPELINE_TAG: quoted, KIND_TAG: "pipeline"},
+        ).info.run_id
+        client.set_terminated(made)
+        first = _oldest(client, experiment_id, asked)
+        if first is not None and first != made:
+            client.delete_run(made)
+        return first or made
 
 
 def _oldest(client: MlflowClient, experiment_id: str, asked: str) -> str | None:

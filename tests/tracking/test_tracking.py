@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 
 from penstock import tracking
 from penstock.tracking import mlflow
@@ -153,20 +155,16 @@ def test_what_is_chosen_later_is_added_to_the_parameters(client: MlflowClient):
 def test_steps_that_begin_at_once_lie_below_one_pipeline_run(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ):
-    """Both may find that there is none, and make one each."""
+    """They take turns: the second finds what the first made."""
     experiment_id = client.create_experiment("digits")
-    searched = threading.Barrier(3)
     asked = mlflow._oldest
-    first = threading.local()
 
-    def together(*given: object) -> str | None:
+    def slow(*given: object) -> str | None:
         found = asked(*given)  # pyright: ignore[reportArgumentType]
-        if not getattr(first, "done", False):
-            first.done = True
-            searched.wait(30)
+        time.sleep(0.1)
         return found
 
-    monkeypatch.setattr(mlflow, "_oldest", together)
+    monkeypatch.setattr(mlflow, "_oldest", slow)
     made: list[str | None] = []
 
     def step() -> None:
@@ -178,10 +176,26 @@ def test_steps_that_begin_at_once_lie_below_one_pipeline_run(
     for thread in steps:
         thread.join()
 
-    left = {r.info.run_id for r in client.search_runs([experiment_id])}
-    assert len(made) == 3
-    assert set(made) >= left
-    assert len(left) == 1
+    ever = client.search_runs([experiment_id], run_view_type=ViewType.ALL)
+    assert made == [ever[0].info.run_id] * 3
+    assert len(ever) == 1
+
+
+def test_of_two_pipeline_runs_the_older_stays(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+):
+    """Against a server two steps may both find none: who made the newer takes its own away."""
+    experiment_id = client.create_experiment("digits")
+    older = mlflow.parent_of(client, experiment_id, "20260105-1")
+    asked, looks = mlflow._oldest, []
+
+    def late(*given: object) -> str | None:
+        looks.append(given)
+        return asked(*given) if len(looks) > 1 else None  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(mlflow, "_oldest", late)
+    assert mlflow.parent_of(client, experiment_id, "20260105-1") == older
+    assert [r.info.run_id for r in client.search_runs([experiment_id])] == [older]
 
 
 def test_artifacts_lie_where_the_environment_says_or_beside_the_database(
