@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from penstock.bundle import Bundle
-from penstock.workload import TRANSFORM
+from penstock.endpoint import Endpoint
+from penstock.workload import RULES, TRANSFORM
 
 STAMP = "timestamp[us, tz=UTC]"
 EARLIEST_US, LATEST_US = 946_684_800_000_000, 4_102_444_800_000_000
@@ -90,6 +92,7 @@ class Contract:
     """Most rows of a request."""
 
     features: tuple[Feature, ...]
+    endpoint: Endpoint = field(default_factory=Endpoint)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
@@ -101,13 +104,19 @@ class Contract:
         """
         try:
             given = {name: document[name] for name in ("workload", "classes", "threshold", "rows")}
-            return cls(**given, features=tuple(map(_feature, document["features"])))
+            endpoint = document.get("endpoint")
+            return cls(
+                **given,
+                features=tuple(map(_feature, document["features"])),
+                endpoint=Endpoint() if endpoint is None else Endpoint.from_dict(endpoint),
+            )
         except TypeError as e:
             raise ValueError(f"not a contract of requests: {e}; register the model again.") from e
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {**asdict(self), "features": [asdict(f) for f in self.features]}
+        features = [asdict(f) for f in self.features]
+        return {**asdict(self), "features": features, "endpoint": self.endpoint.to_dict()}
 
     @property
     def names(self) -> list[str]:
@@ -193,8 +202,26 @@ def packaged_transform(package: Bundle) -> Any:
         BundleError: The package carries none.
         ImportError: It cannot be imported by itself.
     """
-    path = package.file(TRANSFORM)
-    spec = importlib.util.spec_from_file_location(f"transform_{package.digest[7:19]}", path)
+    return _packaged(package, TRANSFORM)
+
+
+def packaged_rules(package: Bundle) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float64]]:
+    """Return the rules that a package carries, which answer where its model cannot.
+
+    They take the columns that a request held, each of shape [n], which may lack some, and return
+    probabilities [n, classes].
+
+    Raises:
+        BundleError: The package carries none.
+        ImportError: They cannot be imported by themselves.
+    """
+    return _packaged(package, RULES).rules
+
+
+def _packaged(package: Bundle, name: str) -> Any:
+    path = package.file(name)
+    module_name = f"{Path(name).stem}_{package.digest[7:19]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported; package the model again.")
     module = importlib.util.module_from_spec(spec)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from penstock.endpoint import Endpoint, Instead
 from penstock.policy import ALL as ALL_ROWS
 from penstock.policy import (
     About,
@@ -44,11 +45,13 @@ __all__ = [
     "Dataset",
     "Direction",
     "Drift",
+    "Endpoint",
     "Engine",
     "Equivalence",
     "Export",
     "Found",
     "Freshness",
+    "Instead",
     "Invariance",
     "LeastCost",
     "Limits",
@@ -579,6 +582,7 @@ class Workload(Network):
     min_support: int = 30
     """Rows a slice, group or behaviour needs before it is judged; with fewer it is inconclusive."""
 
+    endpoint: Endpoint = field(default_factory=Endpoint)
     recorded: bool = False
     """The data are a recording that gets no newer: their age counts from when they were taken."""
 
@@ -608,6 +612,7 @@ class Workload(Network):
         )
         refuse_twice("sensitive attributes", [attribute.name for attribute in self.sensitive])
         refuse_twice("behaviours", [behaviour.name for behaviour in self.behaviours])
+        self._refuse_unknown_features()
         ways = [b.name for b in self.behaviours if isinstance(b, Direction)]
         if ways and self.classes != 2:
             raise ValueError(
@@ -621,6 +626,15 @@ class Workload(Network):
             sensitive=self.sensitive,
             slices=len(self.slices) + len(self.class_slices()),
         )
+
+    def _refuse_unknown_features(self) -> None:
+        known = {column.name for column in self.data.columns}
+        named = [*self.endpoint.values, *self.endpoint.hashed]
+        if unknown := [name for name in named if name not in known]:
+            raise ValueError(
+                f"the endpoint of {self.name!r} names {unknown[0]!r}, which is no column of its "
+                f"data; there are {', '.join(sorted(known))}."
+            )
 
 
 def served_graph(declared: Workload) -> str:
@@ -702,6 +716,9 @@ def part(name: str, module: str) -> ModuleType:
     """Return one of a workload's modules: ``model``, ``transform``, ``data``."""
     return importlib.import_module(f"workloads.{name}.{module}")
 
+
+RULES = "rules.py"
+"""A workload's rules, which answer where its model cannot; a package carries them too."""
 
 TRANSFORM = "transform.py"
 """A workload's transform, which a package carries: it imports none of the workload's modules."""

@@ -34,6 +34,7 @@ def contract_of(declared: Workload) -> Contract:
         threshold=declared.threshold,
         rows=declared.engine.batches[-1],
         features=tuple(_read(declared)),
+        endpoint=declared.endpoint,
     )
 
 
