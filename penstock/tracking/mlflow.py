@@ -38,7 +38,8 @@ def lock_of(uri: str) -> AbstractContextManager[object]:
         return nullcontext()
     database = Path(uri.removeprefix(SQLITE))
     database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{database}.lock")
+    # One lock for a path: who holds it may ask for it again further down.
+    return FileLock(f"{database}.lock", is_singleton=True)
 
 
 def artifact_root() -> str | None:

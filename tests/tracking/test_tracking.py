@@ -215,3 +215,14 @@ def test_artifacts_lie_where_the_environment_says_or_beside_the_database(
 
     monkeypatch.setenv(tracking.ARTIFACTS_VARIABLE, "s3://models/here")
     assert mlflow.artifact_root() == "s3://models/here"
+
+
+def test_who_holds_the_lock_may_find_the_pipeline_run(client: MlflowClient, tmp_path: Path):
+    """Registering holds it around more than that."""
+    experiment_id = client.create_experiment("digits")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    with mlflow.lock_of(uri):
+        made = mlflow.parent_of(client, experiment_id, "20260105-1")
+
+    assert made == mlflow.parent_of(client, experiment_id, "20260105-1")
