@@ -19,6 +19,10 @@ MANIFEST = "manifest.json"
 MEASURED = "measured"
 """Folder inside a bundle for what no two runs measure alike: seconds, memory, the machine."""
 
+SIGNATURE = "package.sig"
+"""The one file that may lie in a bundle besides those its manifest lists: the signature of them
+all, the manifest included, which is made last. No digest depends on it."""
+
 FORMAT = 1
 STORE_VARIABLE = "PENSTOCK_STORE"
 """Environment variable: a folder where finished bundles are kept for reuse."""
@@ -223,7 +227,7 @@ def read(path: Path, *, kind: str | None = None) -> Bundle:
 
 def _verify_files(path: Path, listed: Mapping[str, Any]) -> None:
     present = {p.relative_to(path).as_posix() for p in files_in(path)}
-    if extra := present - {MANIFEST} - listed.keys():
+    if extra := present - {MANIFEST, SIGNATURE} - listed.keys():
         raise BundleError(f"{path} holds files its manifest does not list: {sorted(extra)}.")
     for name, entry in listed.items():
         if name not in present:

@@ -1,6 +1,9 @@
-"""Close what the stock server leaves open: repository calls, header echo, endless bodies, pile-ups.
+"""Close what the stock server leaves open: repository calls, header echo, pile-ups, leaked errors.
 
-A pure ASGI layer around KServe's application.
+:class:`Hardened` lies around everything and touches no answer, so it costs a hot request next to
+nothing. :class:`Mended` lies around KServe's own application alone, and gives its answers the
+protocol's form. What concerns bytes and time is the protocol's (:mod:`serving.protocol`): a request
+arrives here whole, of an allowed size.
 """
 
 from __future__ import annotations
@@ -8,13 +11,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-MAX_BODY = 1 << 20
-MAX_IN_FLIGHT = 64
+from penstock.endpoint import Endpoint
+
 FAILED = "the model failed; the request id finds the reason in the server's log"
 """All a client learns of an exception."""
+
+BUSY = "too many requests at once; try again"
+STOPPING = "this server is stopping; try again"
+RETRY_AFTER_S = 1
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,88 +30,108 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = re.compile(
-    r"/|/metrics|/v1/models|/v1/models/[^/:]+(:predict)?"
-    r"|/v2|/v2/health/(live|ready)|/v2/models|/v2/models/[^/]+(/ready|/infer)?"
+POSTED = re.compile(r"/v1/models/[^/:]+:predict|/v2/models/[^/]+/infer")
+GOT = re.compile(
+    r"/|/v1/models|/v1/models/[^/:]+"
+    r"|/v2|/v2/health/(live|ready)|/v2/models|/v2/models/[^/]+(/ready)?"
 )
-"""The only paths there are: no repository, no ``explain``, no versions, no docs."""
+"""With ``POSTED`` the only paths there are: no repository, ``explain``, versions, docs, metrics."""
 
-
-class _TooLarge(Exception):
-    """The body passed the limit while it was read."""
-
-
-class _Body:
-    """Reads a body up to the limit, whatever the client said of its length."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._seen = 0
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the limit was passed; the application may have made something else of it."""
-        return self._seen > MAX_BODY
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._seen += len(message.get("body", b""))
-        if self.too_large:
-            raise _TooLarge
-        return message
+LIVE = ("/", "/v2/health/live")
+DOCUMENT = "/openapi.json"
 
 
 class Hardened:
-    """Wraps an application."""
+    """Refuses what is not open and what is too much; hands on the rest untouched."""
 
-    def __init__(self, app: App) -> None:
-        """Take the application to protect."""
+    def __init__(
+        self, app: App, endpoint: Endpoint, *, document: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take the application to protect.
+
+        Args:
+            document: What is answered at ``/openapi.json``; without it the path is closed.
+        """
         self._app = app
-        self._in_flight = 0
+        self._most = endpoint.max_in_flight
+        self._document = None if document is None else json.dumps(document).encode()
+        self.draining = False
+        self.in_flight = 0
+        """Predictions that are worked on."""
+
+        self.refused: Counter[int] = Counter()
+        """Requests that were refused here and by the protocol, by status."""
+
+    def drain(self) -> None:
+        """Refuse what comes from now on with 503; what is in flight is finished."""
+        self.draining = True
+        self._most = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is refused; hand on the rest."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            raise RuntimeError(f"{scope['type']} is not served; only HTTP is.")
+        if scope["method"] != "POST" or not POSTED.fullmatch(scope["path"]):
+            await self._other(scope, receive, send)
             return
-        if not OPEN.fullmatch(scope["path"]):
-            await refuse(send, 404, "not found")
+        if self.in_flight >= self._most:
+            await self._too_much(send)
             return
-        length = _length(scope)
-        if length is None:
-            await refuse(send, 400, "content-length is not a number")
-        elif length > MAX_BODY:
-            await refuse(send, 413, f"the body has {length} bytes, at most {MAX_BODY} are taken")
-        elif self._in_flight >= MAX_IN_FLIGHT and scope["method"] == "POST":
-            await refuse(send, 503, "too many requests at once; try again", retry_after=1)
-        else:
-            await self._answer(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        counted = scope["method"] == "POST"
-        self._in_flight += counted
-        answer, body = _Answer(send), _Body(receive)
+        self.in_flight += 1
         try:
-            await self._app(_as_json(scope), body, answer)
-        except Exception:
-            if not body.too_large:
-                request_id = dict(scope["headers"]).get(b"x-request-id", b"without an id")
-                logging.getLogger("serving").exception(
-                    "request %s failed", request_id.decode("latin-1")
-                )
+            await self._app(scope, receive, send)
+        except Exception as e:  # noqa: BLE001 - whatever it is, the client learns nothing of it
+            await _failed(scope, send, e)
         finally:
-            self._in_flight -= counted
-        if body.too_large:
-            await refuse(send, 413, f"the body is larger than {MAX_BODY} bytes")
+            self.in_flight -= 1
+
+    async def _too_much(self, send: Send) -> None:
+        status, error = (503, STOPPING) if self.draining else (429, BUSY)
+        self.refused[status] += 1
+        await refuse(send, status, error, retry_after=RETRY_AFTER_S, close=self.draining)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer whatever is no prediction."""
+        path, method = scope["path"], scope["method"]
+        described = path == DOCUMENT and self._document is not None
+        allowed = "GET" if described or GOT.fullmatch(path) else "POST"
+        if allowed == "POST" and not POSTED.fullmatch(path):
+            await self._refuse(send, 404, "not found")
+        elif method not in (allowed, allowed.replace("GET", "HEAD")):
+            await self._refuse(send, 405, f"{path} takes {allowed}", allow=allowed)
+        elif self.draining and path not in LIVE:
+            await self._too_much(send)
+        elif described:
+            await _answer(send, 200, self._document or b"")
         else:
-            await answer.finish()
+            try:
+                await self._app({**scope, "method": "GET"}, receive, send)
+            except Exception as e:  # noqa: BLE001 - as above
+                await _failed(scope, send, e)
+
+    async def _refuse(self, send: Send, status: int, error: str, *, allow: str = "") -> None:
+        self.refused[status] += 1
+        await refuse(send, status, error, allow=allow)
+
+
+class Mended:
+    """Gives every answer of KServe's own application the protocol's form."""
+
+    def __init__(self, app: App) -> None:
+        """Take KServe's application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as it does, with one form of errors and without nulls."""
+        answer = _Answer()
+        await self._app(_as_json(scope), receive, answer)
+        await answer.finish(send)
 
 
 class _Answer:
-    """Holds a JSON answer back until it is whole, to give every error one form."""
+    """Holds an answer back until it is whole."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self) -> None:
         self._start: Message | None = None
         self._body = b""
 
@@ -113,19 +141,19 @@ class _Answer:
             return
         self._body += message.get("body", b"")
 
-    async def finish(self) -> None:
+    async def finish(self, send: Send) -> None:
         """Send the answer; a validation error becomes a 400 with one sentence."""
         start = self._start
         if start is None:
-            await refuse(self._send, 500, FAILED)
+            await refuse(send, 500, FAILED)
             return
         headers = [(k, v) for k, v in start["headers"] if k.lower() != b"content-length"]
         kind = dict(headers).get(b"content-type", b"")
         if kind.startswith(b"application/json") and self._body:
             start["status"], self._body = _mended(start["status"], self._body)
         headers.append((b"content-length", str(len(self._body)).encode()))
-        await self._send({**start, "headers": headers})
-        await self._send({"type": "http.response.body", "body": self._body})
+        await send({**start, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body})
 
 
 def _mended(status: int, body: bytes) -> tuple[int, bytes]:
@@ -163,11 +191,6 @@ def _sentence(document: Any) -> str:
         return "the body is not an inference request"
 
 
-def _length(scope: Scope) -> int | None:
-    text = dict(scope["headers"]).get(b"content-length", b"0")
-    return int(text) if text.isdigit() else None
-
-
 def _as_json(scope: Scope) -> Scope:
     """Name the body JSON unless it says it is binary; clients write the type in many ways."""
     names = {k for k, _ in scope["headers"]}
@@ -177,14 +200,46 @@ def _as_json(scope: Scope) -> Scope:
     return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
-async def refuse(send: Send, status: int, error: str, *, retry_after: int | None = None) -> None:
-    """Answer with a status and one sentence."""
-    body = json.dumps({"error": error}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
+async def _failed(scope: Scope, send: Send, why: Exception) -> None:
+    request_id = dict(scope["headers"]).get(b"x-request-id", b"without an id")
+    said = request_id.decode("latin-1")
+    logging.getLogger("serving").error("request %s failed", said, exc_info=why)
+    await refuse(send, 500, FAILED)
+
+
+async def refuse(
+    send: Send,
+    status: int,
+    error: str,
+    *,
+    retry_after: int | None = None,
+    allow: str = "",
+    close: bool = False,
+) -> None:
+    """Answer with a status and one sentence.
+
+    Args:
+        retry_after: Seconds until it may go better.
+        allow: The method that the path takes.
+        close: Whether the connection ends with this answer.
+    """
+    headers: list[tuple[bytes, bytes]] = []
     if retry_after is not None:
         headers.append((b"retry-after", str(retry_after).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if allow:
+        headers.append((b"allow", allow.encode()))
+    if close:
+        headers.append((b"connection", b"close"))
+    await _answer(send, status, json.dumps({"error": error}).encode(), headers)
+
+
+async def _answer(
+    send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    said = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *(headers or ()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": said})
     await send({"type": "http.response.body", "body": body})

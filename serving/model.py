@@ -1,4 +1,4 @@
-"""The KServe model: raw rows in, label and probabilities out, v1 and v2."""
+"""The KServe model: the same answers as the lean path's, under any of KServe's own servers."""
 
 from __future__ import annotations
 
@@ -6,38 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
-from kserve.errors import InvalidInput, ModelNotFound
-from kserve.protocol.dataplane import DataPlane
-from numpy.typing import NDArray
+from kserve.errors import InferenceError, InvalidInput, ModelNotReady
+from kserve.protocol.infer_type import RequestedOutput
 
-from penstock.request import Feature
-from serving.faults import Fault
-from serving.logged import CURRENT
-from serving.package import Served
-from serving.reading import (
-    Numbers,
-    from_instances,
-    from_tensors,
-    refuse_other_names,
-    refuse_other_than_numbers,
-)
-
-OUTPUTS = ("label", "probability")
+from serving.answering import Answering
+from serving.reading import Asked, Names, of_instances, of_tensors
+from serving.seen import Seen
+from serving.tensors import OUTPUTS, tensors
+from serving.writing import answer_headers, answer_of
 
 Payload = dict[str, Any] | InferRequest
 
 
 class PackageModel(Model):
-    """Answers with a package's graph. A call takes about a millisecond and runs in the loop."""
+    """Answers with a package's model, one request at a time, in the loop's own thread."""
 
-    def __init__(self, name: str, served: Served, *, version: str, fault: Fault | None) -> None:
+    def __init__(self, name: str, names: Names, answering: Answering) -> None:
         """Take a package that is warm and verified: ready from the start."""
-        super().__init__(name)
-        self._served, self._version, self._fault = served, version, fault
+        super().__init__(name, return_response_headers=True)
+        self._names, self._answering = names, answering
         self.ready = True
 
     def load(self) -> bool:
@@ -48,151 +38,124 @@ class PackageModel(Model):
         """Return the v2 metadata of the inputs, each with the type it is best sent as."""
         return [
             {"name": feature.name, "datatype": feature.datatype, "shape": feature.shape}
-            for feature in self._served.contract.features
+            for feature in self._names.contract.features
         ]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the v2 metadata of the outputs."""
-        classes = self._served.contract.classes
         return [
             {"name": "label", "datatype": "INT64", "shape": [-1]},
-            {"name": "probability", "datatype": "FP32", "shape": [-1, classes]},
+            {
+                "name": "probability",
+                "datatype": "FP32",
+                "shape": [-1, self._names.contract.classes],
+            },
         ]
 
     async def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        payload: Payload,
-        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - KServe passes it
-    ) -> tuple[Payload, pa.Table]:
-        """Return the request with its rows, checked.
+        self, payload: Payload, headers: Mapping[str, str] | None = None
+    ) -> Asked:
+        """Return the request, read.
 
         Raises:
-            InvalidInput: Anything about them is wrong; the text names the field.
+            InvalidInput: Anything about it is wrong; the text names the field.
         """
+        given = {k.encode("latin-1"): v.encode("latin-1") for k, v in (headers or {}).items()}
         try:
-            return payload, self._rows(payload)
+            return _read(self._names, payload, Seen(given))
         except ValueError as e:
             raise InvalidInput(str(e)) from e
 
-    def _rows(self, payload: object) -> pa.Table:
-        contract = self._served.contract
-        if isinstance(payload, InferRequest):
-            names = [given.name for given in payload.inputs]
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{repeated[0]}: came {names.count(repeated[0])} times")
-            refuse_other_names(names, contract)
-            if unknown := _wanted(payload) - set(OUTPUTS):
-                raise ValueError(f"outputs {sorted(unknown)} are not among {list(OUTPUTS)}")
-            features = {feature.name: feature for feature in contract.features}
-            tensors = {given.name: _tensor(given, features[given.name]) for given in payload.inputs}
-            return from_tensors(tensors, contract)
-        if not isinstance(payload, dict) or "instances" not in payload:
-            raise ValueError('the body must be an object with "instances", a list of rows')
-        return from_instances(payload["instances"], contract)
-
     async def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
-        payload: tuple[Payload, pa.Table],
+        payload: Asked,
         headers: Mapping[str, str] | None = None,  # noqa: ARG002 - KServe passes it
+        response_headers: dict[str, str] | None = None,
     ) -> dict[str, Any] | InferResponse:
-        """Return labels and probabilities in the protocol of the request."""
-        request, rows = payload
-        seen = CURRENT.get()
-        fault = self._fault
-        if seen is not None:
-            seen.features = rows
-            if fault is not None and not fault.concerns(mirrored=seen.mirrored, arm=seen.arm):
-                fault = None
-            if fault is not None:
-                await fault.before(seen.request_id)
-        contract = self._served.contract
-        probability_nk = softmax(self._served.logits(rows))
-        labels = decided(probability_nk, threshold=contract.threshold)
-        if seen is not None:
-            if fault is not None:
-                labels = [fault.label(n, contract.classes, seen.request_id) for n in labels]
-            seen.label = labels
-            chosen = probability_nk[np.arange(len(labels)), labels]
-            seen.probability = [round(float(p), 6) for p in chosen]
-        return self._answer(request, labels, probability_nk.astype(np.float32))
+        """Return labels and probabilities in the protocol of the request.
 
-    def _answer(
-        self, request: Payload, labels: list[int], probability_nk: NDArray[np.float32]
+        Raises:
+            InferenceError: The model failed, and nothing stands in for it.
+            ModelNotReady: Features could not be looked up, and nothing stands in for them.
+        """
+        answering = self._answering
+        if answering.fault is not None:
+            await answering.rehearse(payload)
+        if payload.refusal is None:
+            answering.run([payload])
+        if response_headers is not None:
+            said = [*answering.headers, *answer_headers(payload.seen)]
+            response_headers.update({k.decode(): v.decode("latin-1") for k, v in said})
+        if payload.refusal is not None:
+            status, sentence = payload.refusal
+            raise ModelNotReady(self.name, sentence) if status == 503 else InferenceError(sentence)
+        return self._answer(payload)
+
+    async def postprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        result: dict[str, Any] | InferResponse,
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - KServe passes it
+        response_headers: dict[str, str] | None = None,  # noqa: ARG002 - KServe passes it
     ) -> dict[str, Any] | InferResponse:
-        if not isinstance(request, InferRequest):
+        """Return the answer as it is."""
+        return result
+
+    def _answer(self, asked: Asked) -> dict[str, Any] | InferResponse:
+        labels, probability_nk = answer_of(asked)
+        if asked.protocol == "v1":
             rows = zip(labels, probability_nk.tolist(), strict=True)
             return {"predictions": [{"label": n, "probability": p} for n, p in rows]}
-        label = InferOutput("label", [len(labels)], "INT64")
-        label.set_data_from_numpy(np.array(labels, np.int64), binary_data=False)
-        probability = InferOutput("probability", list(probability_nk.shape), "FP32")
-        probability.set_data_from_numpy(probability_nk, binary_data=False)
-        seen = CURRENT.get()
-        wanted = _wanted(request) or OUTPUTS
+        label = InferOutput("label", [len(labels)], "INT64", np.array(labels, np.int64))
+        probability = InferOutput("probability", list(probability_nk.shape), "FP32", probability_nk)
+        wanted = [name for name in OUTPUTS if not asked.outputs or name in asked.outputs]
         return InferResponse(
-            request.id or (seen.request_id if seen else ""),
+            asked.id or asked.seen.request_id,
             self.name,
-            [output for output in (label, probability) if output.name in wanted],
-            model_version=self._version,
+            [label, probability],
+            model_version=self._answering.version,
+            requested_outputs=[
+                RequestedOutput(name, {"binary_data": name in asked.binary}) for name in wanted
+            ],
         )
 
 
-def _wanted(request: InferRequest) -> set[str]:
-    return {output.name for output in request.request_outputs or ()}
+def _read(names: Names, payload: object, seen: Seen) -> Asked:
+    if isinstance(payload, InferRequest):
+        document = {
+            "id": payload.id,
+            "inputs": [_input(given) for given in payload.inputs],
+            "outputs": [
+                {"name": one.name, "parameters": one.parameters}
+                for one in payload.request_outputs or ()
+            ],
+            "parameters": payload.parameters,
+        }
+        return of_tensors(names, tensors(document, b""), document, seen)
+    if not isinstance(payload, dict):
+        raise ValueError("body: is no JSON object")
+    return of_instances(names, payload, seen)
 
 
-def _tensor(given: InferInput, feature: Feature) -> Numbers:
-    """Return a v2 input as an array of the shape it states.
+def _input(given: InferInput) -> dict[str, Any]:
+    """Return an input as JSON has it, however KServe received it.
 
     Raises:
-        ValueError: Not the type, not numbers, or not as many as the shape says.
+        ValueError: Its bytes are not as its type and shape say.
     """
-    allowed = ("FP32",) if feature.length is not None else ("FP32", "FP64", "INT64")
-    if given.datatype not in allowed:
-        raise ValueError(f"{given.name}: {given.datatype} came, {' or '.join(allowed)} was wanted")
-    if any(size < 0 for size in given.shape):
-        raise ValueError(f"{given.name}: shape {given.shape} has a negative size")
-    kinds = refuse_other_than_numbers(given.data, feature)
-    if given.datatype == "INT64" and not kinds <= {int}:
-        raise ValueError(f"{given.name}: fractions or nulls came as INT64; send them as FP64")
+    data = given.data
     try:
-        with np.errstate(over="ignore"):
-            return given.as_numpy()
-    except Exception as e:
+        held = data if isinstance(data, list) and data else given.as_numpy().ravel().tolist()
+        values = [v.decode() if isinstance(v, bytes) else v for v in held]
+    except (InvalidInput, TypeError, ValueError) as e:
         raise ValueError(f"{given.name}: {e}") from e
-
-
-class CarefulDataPlane(DataPlane):
-    """KServe's decoding, in which a request that cannot be decoded is the client's mistake."""
-
-    def decode(self, *given: Any, **named: Any) -> Any:
-        """Return the decoded request.
-
-        Raises:
-            InvalidInput: Decoding failed, in whatever way.
-        """
-        try:
-            return super().decode(*given, **named)
-        except InvalidInput:
-            raise
-        except Exception as e:
-            raise InvalidInput(f"the body is not an inference request: {e!r}") from e
+    return {
+        "name": given.name,
+        "shape": list(given.shape),
+        "datatype": given.datatype,
+        "data": values,
+    }
 
 
 async def answer_refusal(_request: Request, refusal: Exception) -> JSONResponse:
-    """Answer 400 or 404 without KServe's traceback: any client could fill the log with those."""
-    status = 404 if isinstance(refusal, ModelNotFound) else 400
-    return JSONResponse({"error": str(refusal)}, status_code=status)
-
-
-def softmax(logits_nk: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return probabilities [n, classes] that sum to one in each row."""
-    logits = logits_nk.astype(np.float64)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def decided(probability_nk: NDArray[np.float64], *, threshold: float | None) -> list[int]:
-    """Return the label of each row: as the gate decided, which scipy keeps out of this image."""
-    if threshold is None:
-        return probability_nk.argmax(axis=1).tolist()
-    return (probability_nk[:, 1] >= threshold).astype(np.int64).tolist()
+    """Answer 404 without KServe's traceback: any client could fill the log with those."""
+    return JSONResponse({"error": str(refusal)}, status_code=404)

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock.bundle import read
-from penstock.request import Contract, packaged_transform, request_input
-from penstock.runtimes.onnxruntime import OnnxModel
-from serving.reading import from_instances
+from penstock.bundle import Bundle, read
+from penstock.request import Contract, packaged_rules, packaged_transform, request_input
+from penstock.workload import RULES
+from serving.rows import Columns, Rows, from_instances, taken
+from serving.runtime import DEFAULT, CannotRun, opened
+from serving.signature import KEY_VARIABLE, verify
 
-ROUNDS = 50
+if TYPE_CHECKING:
+    from penstock.online import Layout
+
+ROUNDS, MOST_ROUNDS = 50, 500
+"""Calls after which noise is no reason to go on, and after which nothing is."""
+
 SETTLED = 1.2
 """A batch size is warm when the last calls take at most this times the quickest of them."""
 
 WINDOW = 5
+
+PAYS = 0.8
+"""Running requests together pays where a row then takes at most this share of its time alone."""
+
+LAYOUT = "online.json"
+"""Where online features lie; a package of a workload that looks none up has none."""
 
 
 class NotServable(RuntimeError):
@@ -39,47 +55,86 @@ class Warmth:
 class Served:
     """A package ready to answer."""
 
-    def __init__(self, path: Path) -> None:
+    layout: Layout | None
+    """Of the features that can be looked up, None where there are none."""
+
+    rules: Callable[[Columns], NDArray[np.float64]] | None
+    """What answers where the model cannot, None where the workload has none."""
+
+    def __init__(self, path: Path, *, runtime: str = DEFAULT, key: Path | None = None) -> None:
         """Load and verify; not yet warm.
+
+        Args:
+            runtime: What runs the model: one of :data:`serving.runtime.RUNTIMES`.
+            key: Public key that the package must be signed by. A workload may ask for signatures;
+                where a key is given, they are asked for in any case.
 
         Raises:
             BundleError: A file is missing or altered, the transform among them.
-            NotServable: It has no golden requests.
+            NotSigned: It has no valid signature by the key.
+            CannotRun: The runtime cannot run it here.
+            NotServable: It has no golden answers, or asks for signatures and no key is given.
         """
-        bundle = read(path, kind="package")
-        self.contract = Contract.from_dict(bundle.json("serving.json"))
+        if key is not None:
+            verify(path, key)
+        self.bundle = bundle = read(path, kind="package")
+        self.runtime = runtime
+        self.contract = contract = Contract.from_dict(bundle.json("serving.json"))
+        if contract.endpoint.signed and key is None:
+            raise NotServable(
+                f"{contract.workload} serves signed packages only; set {KEY_VARIABLE} to the file "
+                "of the public key."
+            )
+        golden = _golden(bundle, runtime)
+        self.layout = _layout(bundle)
+        self.rules = packaged_rules(bundle) if RULES in bundle.manifest["files"] else None
+        self.warmth: list[Warmth] = []
+        self._rows = Rows(self.contract)
         self._input = request_input(packaged_transform(bundle))
-        self._model = OnnxModel(bundle.file("model.onnx"))
-        golden = bundle.json("golden.json")
-        if not golden["requests"]:
-            raise NotServable("the package has no golden requests; nothing shows that it is right.")
-        held = [request["instance"] for request in golden["requests"]]
-        if self.contract.plain:
-            held = [instance[self.contract.names[0]] for instance in held]
-        self._golden = from_instances(held, self.contract)
-        self._answers_nk = np.array([request["logits"] for request in golden["requests"]])
-        self._tolerance = float(golden["tolerance"])
+        classes = contract.classes
+        self._run = opened(bundle, runtime, workload=contract.workload, classes=classes).run
+        self._golden = from_instances(golden.instances, contract)
+        self._answers_nk, self._tolerance = golden.answers_nk, golden.tolerance
+
+    def infer(self, columns: Columns) -> NDArray[np.float32]:
+        """Return logits [n, classes] for the columns of every feature of the contract."""
+        return self._run(self._input(self._rows(columns)))
 
     def logits(self, rows: pa.Table) -> NDArray[np.float32]:
         """Return logits [n, classes] for a request's rows."""
-        return self._model.run(self._input(rows))
+        return self._run(self._input(rows))
 
-    def warm(self) -> list[Warmth]:
-        """Run every batch size until its latency settles, on golden rows: real ones."""
-        return [self._warm(n) for n in batches(self.contract.rows)]
+    def batch_most(self, max_ms: float) -> int:
+        """Return the largest batch that was seen to take no longer than this; at least 1."""
+        return max([w.batch for w in self.warmth if w.steady_ms <= max_ms], default=1)
 
-    def _warm(self, n: int) -> Warmth:
-        rows = self._golden.take(pa.array(np.arange(n) % len(self._golden)))
-        taken: list[float] = []
-        while len(taken) < ROUNDS:
-            begun = time.perf_counter()
-            self.logits(rows)
-            taken.append((time.perf_counter() - begun) * 1000)
-            recent = taken[-WINDOW:]
-            if len(taken) > WINDOW and max(recent) <= SETTLED * min(recent):
-                break
-        steady = float(np.median(taken[-WINDOW:]))
-        return Warmth(batch=n, first_ms=taken[0], steady_ms=steady, rounds=len(taken))
+    @property
+    def batching_pays(self) -> bool:
+        """Whether rows that are run together, within the endpoint's bound, take less time each."""
+        most = self.batch_most(self.contract.endpoint.max_batch_ms)
+        took = {w.batch: w.steady_ms / w.batch for w in self.warmth}
+        return most > 1 and took[most] <= PAYS * took[1]
+
+    def warm(self, clock: Callable[[], float] = time.perf_counter) -> list[Warmth]:
+        """Run every batch size until its latency settles, on golden rows: real ones.
+
+        Raises:
+            NotServable: One still got quicker after ``MOST_ROUNDS`` calls.
+        """
+        self.warmth = [self._warm(n, clock) for n in batches(self.contract.rows)]
+        return self.warmth
+
+    def _warm(self, n: int, clock: Callable[[], float]) -> Warmth:
+        columns = taken(self._golden, np.arange(n) % len(self._answers_nk))
+        times_ms: list[float] = []
+        while not settled(times_ms):
+            if len(times_ms) == MOST_ROUNDS:
+                raise NotServable(f"batches of {n} still got quicker after {MOST_ROUNDS} calls.")
+            begun = clock()
+            self.infer(columns)
+            times_ms.append((clock() - begun) * 1000)
+        steady = float(np.median(times_ms[-WINDOW:]))
+        return Warmth(batch=n, first_ms=times_ms[0], steady_ms=steady, rounds=len(times_ms))
 
     def check_golden(self) -> int:
         """Answer the golden requests, each alone, and return how many there are.
@@ -87,9 +142,9 @@ class Served:
         Raises:
             NotServable: An answer differs from the recorded one.
         """
-        count = len(self._golden)
+        count = len(self._answers_nk)
         for number, answer in enumerate(self._answers_nk):
-            logits = self.logits(self._golden.slice(number, 1))[0]
+            logits = self.infer(taken(self._golden, np.array([number])))[0]
             apart = float(np.abs(logits - answer).max())
             if not apart <= self._tolerance:
                 raise NotServable(
@@ -97,6 +152,67 @@ class Served:
                     f"than recorded: {apart:.4g} apart, {self._tolerance:g} allowed."
                 )
         return count
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Golden:
+    """Rows whose answers by one runtime are known."""
+
+    instances: list[dict[str, Any]]
+    answers_nk: NDArray[np.float64]
+    tolerance: float
+
+
+def _golden(bundle: Bundle, runtime: str) -> _Golden:
+    """Return what one runtime must answer; a package of before there was a choice knows one.
+
+    Raises:
+        CannotRun: The package has no model for it.
+        NotServable: There are no rows.
+    """
+    held: dict[str, Any] = bundle.json("golden.json")
+    requests = held["requests"]
+    if not requests:
+        raise NotServable("the package has no golden requests; nothing shows that it is right.")
+    answers: dict[str, Any] = {
+        DEFAULT: {"tolerance": held["tolerance"], "logits": [r["logits"] for r in requests]},
+        **held.get("runtimes", {}),
+    }
+    if runtime not in answers:
+        raise CannotRun(
+            f"the package has no model for runtime {runtime}; it has one for "
+            f"{', '.join(answers)}: serve with --runtime {DEFAULT}, or register the model again."
+        )
+    return _Golden(
+        instances=[request["instance"] for request in requests],
+        answers_nk=np.array(answers[runtime]["logits"], np.float64),
+        tolerance=float(answers[runtime]["tolerance"]),
+    )
+
+
+def _layout(bundle: Bundle) -> Layout | None:
+    if LAYOUT not in bundle.manifest["files"]:
+        return None
+    from penstock.online.layout import Layout  # noqa: PLC0415 - only where features are looked up
+
+    held: dict[str, Any] = bundle.json(LAYOUT)
+    return Layout.from_dict(held)
+
+
+def settled(times_ms: Sequence[float]) -> bool:
+    """Return whether calls, from the first, no longer get quicker.
+
+    The last ``WINDOW`` are about as quick as each other; on a machine whose calls never are, they
+    are at least about as slow as those before them, after ``ROUNDS``.
+
+    >>> settled([9, 1, 1, 1, 1, 1]), settled([9, 1, 1, 1, 1])
+    (True, False)
+    """
+    recent = times_ms[-WINDOW:]
+    if len(times_ms) > WINDOW and max(recent) <= SETTLED * min(recent):
+        return True
+    before = times_ms[-2 * WINDOW : -WINDOW]
+    return len(times_ms) >= ROUNDS and median(before) <= SETTLED * median(recent)
 
 
 def batches(rows: int) -> list[int]:

@@ -3,6 +3,9 @@
 ``python -m serving.predictor --bundle DIR --model-name NAME --version V --slot a --log DIR`` and
 either ``--fd N`` (a listening socket inherited from the supervisor) or ``--port P``. With
 ``--digest`` it serves the package of this digest and no other.
+
+``PENSTOCK_ONLINE`` names the online store of features, ``PENSTOCK_SALT`` the file with the salt of
+user hashes, ``PENSTOCK_SIGNED_BY`` the public key by which the package must be signed.
 """
 
 from __future__ import annotations
@@ -15,18 +18,34 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from penstock.bundle import read, write_json
+from penstock.online import OnlineError
+from penstock.predictions.hashing import read_salt
 from penstock.processes import die_with_parent
+from serving.answering import Answering
+from serving.batching import Batching
 from serving.faults import KINDS, Fault
-from serving.hardened import MAX_IN_FLIGHT, Hardened
-from serving.logged import Logged
+from serving.features import Features
+from serving.hardened import App, Hardened, Mended
+from serving.instead import StandIn
+from serving.metrics import Metrics
 from serving.package import NotServable, Served
+from serving.path import Path as LeanPath
 from serving.prediction_log import PredictionLog
+from serving.reading import Names, of_instances
+from serving.runtime import DEFAULT, RUNTIMES
+from serving.seen import Seen
+from serving.signature import KEY_VARIABLE
+from serving.tracing import Tracing
 
 BEGUN = time.monotonic()
+
+ONLINE, SALT = "PENSTOCK_ONLINE", "PENSTOCK_SALT"
+"""Environment variables: address of the online store; file with the salt of user hashes."""
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -41,66 +60,136 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument("--fd", type=int, help="a listening socket")
     where.add_argument("--port", type=int)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--runtime", choices=sorted(RUNTIMES), default=DEFAULT)
+    parser.add_argument("--metrics-port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--fault", choices=KINDS)
     parser.add_argument("--fault-on", choices=("live", "all"), default="live")
     return parser.parse_args(argv)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What answers requests, and what watches them."""
+
+    names: Names
+    answering: Answering
+    batching: Batching
+    log: PredictionLog
+    metrics: Metrics
+    tracing: Tracing | None
+    features: Features | None
+
+    def close(self) -> None:
+        """Write what waits, and let go of what is held."""
+        self.log.close()
+        self.metrics.close()
+        if self.tracing is not None:
+            self.tracing.close()
+        if self.features is not None:
+            self.features.close()
+
+
+def assembled(given: argparse.Namespace, served: Served) -> Parts:
+    """Return the parts of a server, connected.
+
+    Raises:
+        OnlineError: The address of the online store is none.
+        ValueError: The endpoint declares rules that do not answer.
+    """
+    contract, said = served.contract, {"slot": given.slot, "version": given.version}
+    log = PredictionLog(given.log, contract, **said, salt=salt())
+    metrics = Metrics(contract, **said, digest=served.bundle.digest, runtime=given.runtime, log=log)
+    instead, features = StandIn.of(served), None
+    if address := os.environ.get(ONLINE):
+        features = Features.open(served, address, instead=instead, aged=metrics.observe_age)
+        metrics.watch("lookups", lambda: features.outcomes)
+        metrics.watch("unknown_entities", lambda: features.unknown)
+    answering = Answering(
+        served,
+        **said,
+        features=features,
+        instead=instead,
+        fault=None if given.fault is None else Fault(kind=given.fault, on=given.fault_on),
+        told=metrics.observe_batch,
+    )
+    endpoint = contract.endpoint
+    most = served.batch_most(endpoint.max_batch_ms) if served.batching_pays else 1
+    batching = Batching(answering.run, most=most, timeout_ms=endpoint.timeout_ms)
+    metrics.watch("queue_depth", lambda: batching.waiting)
+    return Parts(
+        # Without a store nothing can be left out, and a request that does so is told what to send.
+        names=Names(contract, None if features is None else served.layout),
+        answering=answering,
+        batching=batching,
+        log=log,
+        metrics=metrics,
+        tracing=Tracing.from_environment(workload=contract.workload, **said),
+        features=features,
+    )
+
+
+def salt() -> bytes:
+    """Return the salt of user hashes, or one of this process alone where none is named.
+
+    Raises:
+        OSError: The file that is named cannot be read.
+    """
+    named = os.environ.get(SALT)
+    if named is not None:
+        return read_salt(Path(named))
+    logging.getLogger("serving").warning(
+        "%s names no file: hashes of users in the prediction log differ from other servers'", SALT
+    )
+    return os.urandom(32)
+
+
 def serve(
-    given: argparse.Namespace,
-    served: Served,
-    log: PredictionLog,
-    listens: socket.socket,
-    ready: Callable[[], None],
+    given: argparse.Namespace, parts: Parts, listens: socket.socket, ready: Callable[[], None]
 ) -> None:
     """Answer requests until told to stop; requests in flight are finished.
 
     Args:
         ready: Called when everything is loaded and the next thing is to answer.
     """
+    told = [parts.log.add] if parts.tracing is None else [parts.log.add, parts.tracing.record]
+    path = LeanPath(
+        Mended(kserve(given.model_name, parts)),
+        parts.names,
+        parts.answering,
+        parts.batching,
+        name=given.model_name,
+        told=told,
+        counted=parts.metrics.observe,
+    )
+    endpoint = parts.names.contract.endpoint
+    hardened = Hardened(path, endpoint)
+    parts.metrics.watch("in_flight", lambda: hardened.in_flight)
+    ready()
+    # Not asyncio.run(server.serve()): that would run on asyncio's own loop, whatever is configured.
+    server(hardened, hardened, endpoint).run(sockets=[listens])
+
+
+def kserve(name: str, parts: Parts) -> App:
+    """Return KServe's own application for the model: it answers what the lean path does not."""
     # KServe reads the command line when it is imported.
     sys.argv = sys.argv[:1]
     from kserve import ModelRepository, ModelServer  # noqa: PLC0415
-    from kserve.errors import InvalidInput, ModelNotFound  # noqa: PLC0415
+    from kserve.errors import ModelNotFound  # noqa: PLC0415
     from kserve.model_server import app  # noqa: PLC0415
     from kserve.protocol.rest.server import RESTServer  # noqa: PLC0415
 
-    from serving.model import CarefulDataPlane, PackageModel, answer_refusal  # noqa: PLC0415
+    from serving.model import PackageModel, answer_refusal  # noqa: PLC0415
 
-    for name in ("kserve.trace", "uvicorn.access", "kserve"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    fault = None if given.fault is None else Fault(kind=given.fault, on=given.fault_on)
-    model = PackageModel(given.model_name, served, version=given.version, fault=fault)
-    server = ModelServer(registered_models=ModelRepository(), enable_grpc=False)
-    server.register_model(model)
-    plane = CarefulDataPlane(model_registry=server.registered_models)
+    for logger in ("kserve.trace", "uvicorn.access", "kserve"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    held = ModelServer(registered_models=ModelRepository(), enable_grpc=False)
+    held.register_model(PackageModel(name, parts.names, parts.answering))
     rest = RESTServer(
-        "kserve.model_server:app", plane, server.model_repository_extension, http_port=0
+        "kserve.model_server:app", held.dataplane, held.model_repository_extension, http_port=0
     )
     rest.create_application()
-    app.add_exception_handler(InvalidInput, answer_refusal)
     app.add_exception_handler(ModelNotFound, answer_refusal)
-    protected = Logged(Hardened(app), log, slot=given.slot, version=given.version)
-    ready()
-    _answer(protected, listens)
-
-
-def _answer(app: Logged, listens: socket.socket) -> None:
-    import uvicorn  # noqa: PLC0415
-
-    configuration = uvicorn.Config(
-        app,  # pyright: ignore[reportArgumentType]
-        log_config=None,
-        access_log=False,
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        limit_concurrency=MAX_IN_FLIGHT * 4,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=4,
-    )
-    # Not asyncio.run(server.serve()): that would run on asyncio's own loop, whatever is configured.
-    uvicorn.Server(configuration).run(sockets=[listens])
+    return app
 
 
 def listening(given: argparse.Namespace) -> socket.socket:
@@ -137,6 +226,34 @@ def check_digest(package: Path, wanted: str | None) -> None:
         raise NotServable(f"{package} has digest {found[7:19]}, registered was {wanted[7:19]}.")
 
 
+def loaded(given: argparse.Namespace) -> tuple[Served, int]:
+    """Return the package, verified and warm, and how many golden answers it repeated.
+
+    Raises:
+        NotServable: It must not serve.
+    """
+    check_digest(given.bundle, given.digest)
+    key = os.environ.get(KEY_VARIABLE)
+    served = Served(given.bundle, runtime=given.runtime, key=None if key is None else Path(key))
+    served.warm()
+    _check_readable(served)
+    return served, served.check_golden()
+
+
+def _check_readable(served: Served) -> None:
+    """Read the golden requests as those of clients are read.
+
+    Raises:
+        NotServable: The package's own contract refuses one.
+    """
+    names = Names(served.contract, None)
+    for number, request in enumerate(served.bundle.json("golden.json")["requests"], start=1):
+        try:
+            of_instances(names, {"instances": [request["instance"]]}, Seen({}))
+        except ValueError as e:
+            raise NotServable(f"golden request {number} breaks the package's contract: {e}") from e
+
+
 def _end(_number: int, _frame: object) -> None:
     sys.exit(0)
 
@@ -153,12 +270,11 @@ def main(argv: list[str] | None = None) -> int:
     given.log.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        check_digest(given.bundle, given.digest)
-        served = Served(given.bundle)
-        warmth = served.warm()
-        golden = served.check_golden()
+        served, golden = loaded(given)
         listens = listening(given)
-    except (NotServable, ValueError, OSError) as e:
+        parts = assembled(given, served)
+        port = parts.metrics.serve(given.metrics_port)
+    except (NotServable, OnlineError, ValueError, OSError) as e:
         print(f"not serving version {given.version}: {e}", file=sys.stderr)
         return 1
     except KeyError as e:
@@ -168,27 +284,37 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger("serving").warning(
             "REHEARSAL: broken on purpose: %s on %s", given.fault, given.fault_on
         )
-    log = PredictionLog(given.log / f"predictions-{os.getpid()}.jsonl")
-    log.start()
-
-    def ready() -> None:
-        write_json(
-            given.log / "ready.json",
-            {
-                "pid": os.getpid(),
-                "port": listens.getsockname()[1],
-                "version": given.version,
-                "golden": golden,
-                "seconds": round(time.monotonic() - BEGUN, 2),
-                "warmth": [asdict(w) for w in warmth],
-            },
-        )
-
+    parts.log.start()
     try:
-        serve(given, served, log, listens, ready)
+        serve(given, parts, listens, partial(_ready, given, parts, served, golden, listens, port))
     finally:
-        log.close()
+        parts.close()
     return 0
+
+
+def _ready(
+    given: argparse.Namespace,
+    parts: Parts,
+    served: Served,
+    golden: int,
+    listens: socket.socket,
+    metrics_port: int,
+) -> None:
+    """Note that requests are answered from now on, and how it came to that."""
+    seconds = round(time.monotonic() - BEGUN, 2)
+    parts.metrics.became_ready(seconds, served.warmth)
+    write_json(
+        given.log / "ready.json",
+        {
+            "pid": os.getpid(),
+            "port": listens.getsockname()[1],
+            "metrics_port": metrics_port,
+            "version": given.version,
+            "golden": golden,
+            "seconds": seconds,
+            "warmth": [asdict(w) for w in served.warmth],
+        },
+    )
 
 
 if __name__ == "__main__":

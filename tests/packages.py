@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pyarrow as pa
+from cryptography.hazmat.primitives import serialization as forms
+from cryptography.hazmat.primitives.asymmetric import ec
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.bundle import Bundle, Recipe, Summary, write, write_json
@@ -48,29 +50,63 @@ PIXELS = Feature(name="pixels", dtype="list<element: float>", length=64, low=0, 
 DIGITS = Contract(workload="digits", classes=10, threshold=None, rows=64, features=(PIXELS,))
 
 
+GOLDEN = np.random.default_rng(1).integers(0, 17, (3, 64)).astype(np.float32)
+"""Raw images whose answers the packages hold."""
+
+
 def table(rows: np.ndarray) -> pa.Table:
     """Return raw images [n, 64] as a request's rows."""
     return pa.table({"pixels": pa.array(list(rows), PIXELS.arrow)})
 
 
-def make_package(path: Path, *, seed: int = 7, golden_shift: float = 0.0) -> Bundle:
-    """Write a package of a linear model; ``golden_shift`` makes its golden answers wrong."""
+def make_package(
+    path: Path,
+    *,
+    seed: int = 7,
+    golden_shift: float = 0.0,
+    contract: Contract = DIGITS,
+    runtimes: Mapping[str, Any] | None = None,
+    more: Callable[[Path], object] | None = None,
+) -> Bundle:
+    """Write a package of a linear model.
+
+    Args:
+        golden_shift: Makes its golden answers wrong.
+        runtimes: Golden answers of other runtimes, as ``golden.json`` has them.
+        more: Writes further files into the folder.
+    """
 
     def make(folder: Path) -> Summary:
+        if more is not None:
+            more(folder)
         onnx.save(graph(seed), folder / "model.onnx")
-        rows = np.random.default_rng(1).integers(0, 17, (3, 64)).astype(np.float32)
-        logits = OnnxModel(folder / "model.onnx").run(request_input(table(rows))) + golden_shift
+        logits = OnnxModel(folder / "model.onnx").run(request_input(table(GOLDEN))) + golden_shift
         requests = [
             {"instance": {"pixels": r.tolist()}, "logits": a.tolist()}
-            for r, a in zip(rows, logits, strict=True)
+            for r, a in zip(GOLDEN, logits, strict=True)
         ]
-        write_json(folder / "golden.json", {"tolerance": 1e-3, "requests": requests})
-        write_json(folder / "serving.json", DIGITS.to_dict())
+        golden = {"tolerance": 1e-3, "requests": requests}
+        others = {} if runtimes is None else {"runtimes": dict(runtimes)}
+        write_json(folder / "golden.json", golden | others)
+        write_json(folder / "serving.json", contract.to_dict())
         shutil.copy(transform_file("digits"), folder / "transform.py")
         return Summary("pass", "made for a test")
 
     recipe = Recipe(kind="package", workload="digits", settings={"seed": seed})
     return write(path, recipe, make=make, now=NOW)
+
+
+def keys(folder: Path, *, name: str = "key") -> tuple[Path, Path]:
+    """Write a private and a public key to sign packages with; return their files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+    private.write_bytes(
+        key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return private, public
 
 
 def body(rows: np.ndarray, **over: Any) -> bytes:

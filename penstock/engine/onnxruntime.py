@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.engine.backend import Built, State, Task
-from penstock.runtimes.onnxruntime import OnnxModel
+from penstock.runtimes.onnxruntime import OnnxModel, options
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,3 @@ class OnnxRuntime:
             return Built(name=task.backend, state=State.NOT_BUILT, reason=str(e))
         np.save(task.file("npy"), np.concatenate(parts).astype(np.float32))
         return Built(name=task.backend, state=State.RUN)
-
-
-def options(provider: str) -> dict[str, str]:
-    """Return what a provider is told.
-
-    CUDA: choose convolutions by rule, since timing each at its first shape costs seconds there, and
-    compute float in full. TensorRT: take int8 from the graph's Q/DQ. Its caches stay off, so that a
-    provider writes nothing: the folder of a graph is a sealed bundle, and a start that found what
-    an earlier one had built would not be measured as a first one.
-    """
-    if provider == "cuda":
-        return {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-    if provider == "tensorrt":
-        off = dict.fromkeys(("trt_engine_cache_enable", "trt_timing_cache_enable"), "False")
-        return {"trt_int8_enable": "True", **off}
-    return {}

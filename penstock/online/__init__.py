@@ -4,7 +4,15 @@ Feast is not imported: a serving pod starts without it, and a look-up costs a fe
 own client instead of Feast's registry look-ups.
 """
 
-from penstock.online.layout import KeyColumn, Layout, OnlineError, ViewLayout
+from penstock.online.guarded import Guarded
+from penstock.online.layout import (
+    KeyColumn,
+    Layout,
+    OnlineError,
+    StoreOut,
+    UnfitKey,
+    ViewLayout,
+)
 from penstock.online.lookup import Counts, Found, Lookup
 from penstock.online.store import opened
 
@@ -13,10 +21,13 @@ from penstock.online.store import opened
 __all__ = [
     "Counts",
     "Found",
+    "Guarded",
     "KeyColumn",
     "Layout",
     "Lookup",
     "OnlineError",
+    "StoreOut",
+    "UnfitKey",
     "ViewLayout",
     "opened",
 ]

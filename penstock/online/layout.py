@@ -14,6 +14,14 @@ class OnlineError(RuntimeError):
     """Online features could not be looked up; the text says why and what to do."""
 
 
+class UnfitKey(OnlineError):
+    """The caller's entity has no key that could be looked up; the store was not asked."""
+
+
+class StoreOut(OnlineError):
+    """The store did not answer in time or cannot be read; whoever asks next meets the same."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class KeyColumn:
     """One join key of a view."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from penstock.online.layout import KeyColumn, Layout, OnlineError, ViewLayout
+from penstock.online.layout import KeyColumn, Layout, OnlineError, UnfitKey, ViewLayout
 from penstock.online.store import Key, Store
 from penstock.online.wire import key_prefix, key_value, supported_key, value
 from penstock.workload import Freshness, OnStale
@@ -56,16 +56,19 @@ class Lookup:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         served: Callable[[Mapping[str, Any], Found, datetime], None] | None = None,
+        aged: Callable[[str, float], None] | None = None,
     ) -> None:
         """Prepare look-ups.
 
         Args:
             served: Told entity, features and time of each look-up, for a log; must not wait.
+            aged: Told view and age in seconds of each row that was found; must not wait.
 
         Raises:
             OnlineError: A view is keyed by a type that has no stored form.
         """
         self._layout, self._store, self._clock, self._served = layout, store, clock, served
+        self._aged = aged
         self._views = [_View(view, layout.freshness) for view in layout.views]
         self.counts = Counts()
 
@@ -78,7 +81,9 @@ class Lookup:
         """Return the features of one entity now.
 
         Raises:
-            OnlineError: A key is missing or of another type, or the store did not answer in time.
+            UnfitKey: A key is missing or of another type.
+            StoreOut: The store did not answer in time.
+            OnlineError: What it holds of the entity cannot be read.
         """
         return self.get_many([entity])[0]
 
@@ -108,6 +113,8 @@ class Lookup:
             for view in self._views:
                 event_us, held = next(stored)
                 age_us = None if event_us is None else now_us - event_us
+                if age_us is not None and self._aged is not None:
+                    self._aged(view.name, age_us / 1e6)
                 view.fill(values, stale, age_us, held, self.counts)
             found.append(Found(values=values, stale=tuple(stale)))
         if self._served is not None:
@@ -144,7 +151,7 @@ class _View:
             return self._prefix + b"".join([key_value(entity[k.asked], k) for k in self._keys])
         except KeyError as e:
             wanted = ", ".join(k.asked for k in self._keys)
-            raise OnlineError(
+            raise UnfitKey(
                 f"view {self.name} is looked up by {wanted}; the request has "
                 f"{', '.join(entity) or 'nothing'}."
             ) from e

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from penstock.online.layout import Layout, OnlineError, ViewLayout
+from penstock.online.layout import Layout, OnlineError, StoreOut, ViewLayout
 from penstock.online.wire import timestamp_us
 
 if TYPE_CHECKING:
@@ -31,7 +32,16 @@ class Store(Protocol):
         """Return what is stored of each key.
 
         Raises:
-            OnlineError: The store did not answer in time.
+            StoreOut: The store did not answer in time.
+            OnlineError: It holds something else than features under a key.
+        """
+        ...
+
+    def check(self) -> None:
+        """Return if the store answers.
+
+        Raises:
+            StoreOut: It does not.
         """
         ...
 
@@ -83,8 +93,10 @@ class SqliteStore:
             )
             query = "SELECT name FROM sqlite_master WHERE type = 'table'"
             held = {name for (name,) in connection.execute(query)}
-        except (OSError, sqlite3.Error) as e:
+        except FileNotFoundError as e:
             raise OnlineError(f"the online store {self._path} cannot be read: {e}") from e
+        except (OSError, sqlite3.Error) as e:
+            raise StoreOut(f"the online store {self._path} cannot be read: {e}") from e
         prefix = f"{self._layout.project}_"
         if absent := [v.name for v in self._layout.views if prefix + v.name not in held]:
             there = ", ".join(sorted(n.removeprefix(prefix) for n in held)) or "nothing"
@@ -126,15 +138,22 @@ class SqliteStore:
         name = f"{self._layout.project}_{self._layout.views[view].name}"
         return '"' + name.replace('"', '""') + '"'
 
-    def _rows(self, query: str, keys: Sequence[bytes]) -> list[tuple[int, str, bytes, int]]:
+    def _rows(self, query: str, keys: Sequence[bytes] = ()) -> list[tuple[int, str, bytes, int]]:
         try:
             seen = self._path.stat()
             if (seen.st_dev, seen.st_ino) != self._identity:
                 self._connection.close()
                 self._connection, self._identity = self._connect()
             return self._connection.execute(query, keys).fetchall()
+        except OnlineError as e:
+            raise StoreOut(str(e)) from e
         except (OSError, sqlite3.Error) as e:
-            raise OnlineError(f"the online store {self._path} cannot be read: {e}") from e
+            raise StoreOut(f"the online store {self._path} cannot be read: {e}") from e
+
+    def check(self) -> None:
+        """Return if the file can be read."""
+        for view in range(len(self._layout.views)):
+            self._rows(f"SELECT 0, feature_name, value, event_ts FROM {self._table(view)} LIMIT 1")  # noqa: S608 - names quoted
 
     def close(self) -> None:
         """Close the file."""
@@ -155,6 +174,7 @@ class RedisStore:
         self._url = _without_password(url)
         self._timeout_s = timeout_s
         self._errors = (redis.RedisError, OSError)
+        self._refusal, self._late = redis.ResponseError, redis.TimeoutError
         self._project = layout.project.encode()
         self._fields = [_fields(view) for view in layout.views]
         self._client: redis.Redis = redis.Redis.from_url(
@@ -163,6 +183,10 @@ class RedisStore:
             socket_connect_timeout=timeout_s,
             retry=None,
         )
+        self.check()
+
+    def check(self) -> None:
+        """Return if it answers; the connection stays open for the next look-up."""
         try:
             self._client.ping()
         except self._errors as e:
@@ -204,7 +228,9 @@ class RedisStore:
         connection = pool.get_connection()
         try:
             connection.send_packed_command(connection.pack_commands(commands))
-            return [connection.read_response() for _ in commands]
+            return self._replies(connection, len(commands))
+        except self._refusal:
+            raise
         except BaseException:
             # Replies that are still to come would be taken for those of the next look-up.
             connection.disconnect()
@@ -212,8 +238,27 @@ class RedisStore:
         finally:
             pool.release(connection)
 
+    def _replies(self, connection: Any, count: int) -> list[list[bytes | None]]:
+        """Return the replies; those after a refused one are read too, as nobody else may."""
+        replies: list[list[bytes | None]] = []
+        refused: Exception | None = None
+        # The socket's limit is for one reply; many that come slowly may not take longer together.
+        end = time.monotonic() + self._timeout_s
+        for left in range(count - 1, -1, -1):
+            try:
+                replies.append(connection.read_response())
+            except self._refusal as e:
+                refused = e
+            if left and time.monotonic() > end:
+                raise self._late(f"{left} of {count} replies were missing")
+        if refused is not None:
+            raise refused
+        return replies
+
     def _silent(self, error: Exception) -> OnlineError:
-        return OnlineError(
+        if isinstance(error, self._refusal) and str(error).startswith("WRONGTYPE"):
+            return OnlineError(f"the online store {self._url} holds no features there: {error}")
+        return StoreOut(
             f"the online store {self._url} did not answer within {self._timeout_s * 1000:.0f} ms: "
             f"{error}"
         )

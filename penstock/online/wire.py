@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from penstock.online.layout import KeyColumn, OnlineError
+from penstock.online.layout import KeyColumn, OnlineError, UnfitKey
 
 _DOUBLE, _FLOAT = struct.Struct("<d"), struct.Struct("<f")
 
@@ -34,18 +34,18 @@ def key_value(value: object, key: KeyColumn) -> bytes:
     """Return one entity value as it stands in a key.
 
     Raises:
-        OnlineError: The value is not of the key's type.
+        UnfitKey: The value is not of the key's type.
     """
     number, kind, pack = _KEY_KINDS[key.kind]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise OnlineError(
+        raise UnfitKey(
             f"entity key {key.asked} is {value!r}, a {type(value).__name__}; the feature "
             f"definitions say {key.kind}."
         )
     try:
         packed = pack(value)
-    except struct.error as e:
-        raise OnlineError(f"entity key {key.asked} is {value!r}: {e}") from e
+    except (struct.error, UnicodeEncodeError) as e:
+        raise UnfitKey(f"entity key {key.asked} is {value!r}: {e}") from e
     return struct.pack("<II", number, len(packed)) + packed
 
 

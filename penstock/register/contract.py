@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle
@@ -20,6 +22,14 @@ GOLDEN = 8
 
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden logit: another processor may round the last bits otherwise."""
+
+ENGINE_ROUNDING = 10 ** (-25 / 20)
+"""How far an engine's logit may be from the int8 graph's, as a share of the largest one.
+
+25 dB is the least signal-to-noise ratio that the equivalence ladder lets an engine have, over
+hundreds of rows; a row rounded otherwise must not keep a server from starting. The two CPU engines
+of one graph were 0.2 % apart at most (digits, 600 rows).
+"""
 
 
 def contract_of(declared: Workload) -> Contract:
@@ -96,19 +106,48 @@ def _feature(column: Column) -> Feature:
     )
 
 
-def golden(graph: Path, declared: Workload, snapshot: Bundle) -> dict[str, Any]:
-    """Return requests made of rows from all over the holdout, with the graph's answers."""
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The graph whose answers a runtime must give, where that is not the graph for CPUs."""
+
+    graph: Path
+    rounding: float = 0.0
+    """How far an answer may be from it, as a share of the largest logit."""
+
+
+def golden(
+    graph: Path,
+    declared: Workload,
+    snapshot: Bundle,
+    *,
+    others: Mapping[str, Reference] | None = None,
+) -> dict[str, Any]:
+    """Return requests made of rows from all over the holdout, with the graph's answers.
+
+    Args:
+        graph: The one that serves on CPUs.
+        others: By runtime, what else the package has a model for; their answers are kept apart,
+            under ``runtimes``, where a server of before there was a choice does not look.
+    """
     from penstock.runtimes.onnxruntime import OnnxModel  # noqa: PLC0415 - only when there is work
 
     contract = contract_of(declared)
     held = pq.read_table(snapshot.file("holdout.parquet"), columns=contract.names)
     rows = held.take(np.linspace(0, len(held) - 1, min(GOLDEN, len(held))).astype(np.int64))
-    transform = request_input(workloads.part(declared.name, "transform"))
-    logits_nk = OnnxModel(graph).run(transform(rows))
+    inputs_n = request_input(workloads.part(declared.name, "transform"))(rows)
+    logits_nk = OnnxModel(graph).run(inputs_n)
+    answers = zip(instances(contract, rows), logits_nk.tolist(), strict=True)
     return {
         "tolerance": GOLDEN_TOLERANCE,
-        "requests": [
-            {"instance": instance, "logits": [float(v) for v in logits]}
-            for instance, logits in zip(instances(contract, rows), logits_nk, strict=True)
-        ],
+        "requests": [{"instance": row, "logits": logits} for row, logits in answers],
+        "runtimes": {
+            name: _answers(OnnxModel(other.graph, reference=True).run(inputs_n), other.rounding)
+            for name, other in (others or {}).items()
+        },
     }
+
+
+def _answers(logits_nk: NDArray[np.float32], rounding: float) -> dict[str, Any]:
+    """Return a reference's answers, and how far a right runtime may be from them."""
+    least = rounding * float(np.abs(logits_nk).max(initial=0.0))
+    return {"tolerance": max(GOLDEN_TOLERANCE, least), "logits": logits_nk.tolist()}

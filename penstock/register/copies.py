@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock.bundle import STORE_VARIABLE, Bundle, BundleError, read, replace_folder
+from penstock.bundle import SIGNATURE, STORE_VARIABLE, Bundle, BundleError, read, replace_folder
 
 
 def checked(folder: Path, digest: str) -> Bundle:
@@ -42,10 +42,19 @@ def kept(digest: str, fetch: Callable[[Path], Path]) -> Bundle:
         found = checked(fetch(Path(scratch)), digest)
         path = folder / digest.removeprefix("sha256:")
         try:
-            return checked(path, digest)
+            held = checked(path, digest)
         except BundleError:
             replace_folder(found.path, path)
+        else:
+            _sign_alike(found, held)
+            return held
     return Bundle(path, found.manifest)
+
+
+def _sign_alike(found: Bundle, held: Bundle) -> None:
+    """Give a copy that has no signature the server's; one it has may be by a newer key."""
+    if (found.path / SIGNATURE).exists() and not (held.path / SIGNATURE).exists():
+        (found.path / SIGNATURE).replace(held.path / SIGNATURE)
 
 
 def _folder() -> Path:

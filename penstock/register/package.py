@@ -10,7 +10,7 @@ from typing import Any
 from penstock import workload as workloads
 from penstock.bundle import Bundle, Summary, write_json
 from penstock.register import documents, featurecontract
-from penstock.register.contract import golden, input_contract
+from penstock.register.contract import ENGINE_ROUNDING, Reference, golden, input_contract
 from penstock.register.lineage import lineage
 from penstock.register.promotion import VERDICTS
 from penstock.stage import verdict_of
@@ -19,6 +19,13 @@ from penstock.workload import Workload
 
 COPIED = ("scores.json", "behaviours.json")
 """Files of the gate that a package keeps as they are."""
+
+
+LAYOUT = "online.json"
+"""Of a snapshot: where online features lie."""
+
+BACKENDS = ("tensorrt", "tensorrt-rtx")
+"""Whose plans a package keeps, where the engine stage built one."""
 
 
 def make(
@@ -42,7 +49,7 @@ def make(
     known = dict(inputs) if before is None else {**inputs, "champion": before}
     record = lineage(declared, known, rehearsal=rehearsal, trained_by=trained_by)
     write_json(folder / "lineage.json", record)
-    requests = _serving(folder, declared, inputs)
+    requests = serving(folder, declared, inputs)
     _judged(folder, declared, inputs)
     proof = inputs["snapshot"].json("proof.json")
     contract = featurecontract.compose(declared, definitions=proof["feature_definitions"])
@@ -53,14 +60,51 @@ def make(
     return Summary(Outcome.PASS, line)
 
 
-def _serving(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> int:
+def serving(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> int:
     """Write what a server reads; return how many golden requests there are."""
     shutil.copy(inputs["serving"].file(workloads.served_graph(declared)), folder / "model.onnx")
     shutil.copy(workloads.transform_file(declared.name), folder / workloads.TRANSFORM)
+    rules = workloads.transform_file(declared.name).with_name(workloads.RULES)
+    if rules.exists():
+        shutil.copy(rules, folder / workloads.RULES)
+    _copied(inputs["snapshot"], folder, LAYOUT)
     write_json(folder / "serving.json", input_contract(declared))
-    answers = golden(folder / "model.onnx", declared, inputs["snapshot"])
+    others = _others(folder, declared, inputs)
+    answers = golden(folder / "model.onnx", declared, inputs["snapshot"], others=others)
     write_json(folder / "golden.json", answers)
     return len(answers["requests"])
+
+
+def _others(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> dict[str, Reference]:
+    """Copy what other runtimes load; return by runtime the graph whose answers it must give.
+
+    Only what the ladder has judged is one: the network against fp32, engines against int8. A
+    workload that serves fp32 has no plan, since plans compute in int8.
+    """
+    serving, found = inputs["serving"], dict[str, Reference]()
+    exact = folder / "model.onnx"
+    if declared.serve == "int8":
+        exact = serving.path / "model.simplified.onnx"
+        if _copied(serving, folder, "model.int8.onnx"):
+            rounded = Reference(graph=folder / "model.int8.onnx", rounding=ENGINE_ROUNDING)
+            plans = [_planned(inputs["engine"], folder, backend) for backend in BACKENDS]
+            found |= {"cuda": rounded} | ({"tensorrt": rounded} if any(plans) else {})
+    else:
+        found["cuda"] = Reference(graph=exact)
+    if exact.exists() and _copied(inputs["model"], folder, "model.safetensors"):
+        found["torch"] = Reference(graph=exact)
+    return found
+
+
+def _planned(engine: Bundle, folder: Path, backend: str) -> bool:
+    return all(_copied(engine, folder, f"{backend}{end}") for end in (".plan", ".plan.json"))
+
+
+def _copied(source: Bundle, folder: Path, name: str) -> bool:
+    """Copy a file where the bundle has it, readable for whoever serves; return whether it has."""
+    if held := name in source.manifest["files"]:
+        shutil.copyfile(source.file(name), folder / name)
+    return held
 
 
 def _judged(folder: Path, declared: Workload, inputs: Mapping[str, Bundle]) -> None:

@@ -12,7 +12,7 @@ from penstock import chained, registered
 from penstock import workload as workloads
 from penstock.bundle import Bundle, BundleError, read
 from penstock.ledger import Actor, Ledger, LedgerError, Stage, actor_from_environment, stage_of
-from penstock.register import featurecontract, infra, promotion
+from penstock.register import featurecontract, infra, promotion, signing
 from penstock.register import package as packages
 from penstock.register.reconcile import try_to_follow
 from penstock.register.record import known, lost, record
@@ -55,12 +55,12 @@ def run(
     way, is found and not made again. Who acts, the key that ``PENSTOCK_KEY`` names says.
 
     Raises:
-        Refused: The gate's verdict is not a pass, the real server did not answer right, or the
-            promotion contract is not met.
+        Refused: The gate's verdict is not a pass, the real server did not answer right, the
+            promotion contract is not met, or the workload asks for a signature and no key is named.
         BundleError: An input is not whole, or another than the gate has judged, the champion too.
     """
     declared = workloads.load(workload)
-    actor = actor_from_environment()
+    actor, key = actor_from_environment(), signing.key_for(declared)
     judged = require_pass(gate, kind="gate")
     inputs = {
         "snapshot": read(snapshot, kind="snapshot"),
@@ -87,11 +87,15 @@ def run(
         now=now,
         quiet=True,
     )
+    if key is not None:
+        signing.sign(packaged, key)
     ledger = Ledger(ledger_url())
     try:
         evidence = _evidence(packaged, declared, inputs, ledger, infra_verdict, now)
         version, stage = record(packaged, mlflow, ledger, actor=actor, now=now, evidence=evidence)
         held = registered.package(ledger.entries(workload), version)
+        if key is not None:
+            signing.sign(held, key)  # one that was registered before, or with another key
         if stage is Stage.NONE:
             _admit(held, declared, ledger, version=version, actor=actor, now=now)
         aside = try_to_follow(workload, mlflow, ledger, actor=actor, now=now)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from penstock.predictions import files
 
 Record = Mapping[str, Any]
+
+TOLD = ("at", "request_id", "version", "mirrored", "status", "latency_ms", "label")
+"""What evidence needs of a record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +64,50 @@ class Evidence:
 def read_new(path: Path, offset: int) -> tuple[list[Record], int]:
     """Return the complete lines of a growing JSON-lines file after ``offset``, and the new offset.
 
-    A last line without its newline is still being written and is left for the next call.
+    A last line without its newline is still being written and is left for the next call; one that
+    is no record, as a crash may leave it, is passed over.
     """
     try:
-        with path.open("rb") as f:
-            f.seek(offset)
-            data = f.read()
+        lines, offset = _lines_after(path, offset)
     except FileNotFoundError:
         return [], offset
-    whole = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+    return list(_records(lines)), offset
+
+
+def _lines_after(path: Path, offset: int) -> tuple[list[bytes], int]:
+    with path.open("rb") as f:
+        f.seek(offset)
+        data = files.whole(f.read())
+    return data.splitlines(keepends=True), offset + len(data)
+
+
+def _records(lines: Iterable[bytes]) -> Iterator[Record]:
+    for line in lines:
+        try:
+            record = orjson.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield cast("Record", record)
+
+
+@dataclass(kw_only=True)
+class Followed:
+    """How far one journal was read; its Parquet file goes on at the same line."""
+
+    offset: int = 0
+    lines: int = 0
+    done: bool = False
+    """Nothing more will come: it was read from Parquet, or has expired."""
 
 
 @dataclass(kw_only=True)
 class LogReader:
-    """Follows the prediction logs of both slots and the outcomes, and sums them up per step."""
+    """Follows the prediction logs of both slots and the outcomes, and sums them up per step.
+
+    Each record is taken once, whenever its journal is finished, becomes Parquet or goes away: both
+    files number their lines alike.
+    """
 
     logs: Mapping[str, Path]
     """Folder of each slot's prediction log."""
@@ -78,21 +115,48 @@ class LogReader:
     outcomes: Path
     """JSON lines with ``request_id`` and ``label``, written as labels become known."""
 
-    _offsets: dict[Path, int] = field(default_factory=dict[Path, int])
+    since: float = 0.0
+    """Unix seconds; files that were last written before are not opened."""
+
+    _followed: dict[Path, Followed] = field(default_factory=dict[Path, Followed])
+    _outcomes_offset: int = 0
     _records: list[Record] = field(default_factory=list[Record])
     _labels: dict[str, int] = field(default_factory=dict[str, int])
 
     def poll(self) -> None:
         """Take in what was written since the last call."""
         for folder in self.logs.values():
-            for path in sorted(folder.glob("predictions-*.jsonl")):
-                self._records += self._new(path)
-        for record in self._new(self.outcomes):
-            self._labels[record["request_id"]] = record["label"]
+            for journal in self._journals(folder):
+                followed = self._followed.setdefault(journal, Followed())
+                self._records += _told(self._new(journal, followed))
+        found, self._outcomes_offset = read_new(self.outcomes, self._outcomes_offset)
+        for record in found:
+            if "request_id" in record and "label" in record:
+                self._labels[record["request_id"]] = record["label"]
 
-    def _new(self, path: Path) -> list[Record]:
-        records, self._offsets[path] = read_new(path, self._offsets.get(path, 0))
-        return records
+    def _journals(self, folder: Path) -> list[Path]:
+        """Return the journals, there still or not, that may hold something new."""
+        named = {path.with_suffix(files.JOURNAL) for path in folder.glob("predictions-*")}
+        done = {journal for journal, followed in self._followed.items() if followed.done}
+        return sorted(named - done)
+
+    def _new(self, journal: Path, followed: Followed) -> list[Record]:
+        parquet = journal.with_suffix(files.PARQUET)
+        try:
+            if _written_at(journal) < self.since:
+                followed.done = not files.is_open(journal)
+                return []
+            lines, followed.offset = _lines_after(journal, followed.offset)
+            followed.lines += len(lines)
+            return list(_records(lines))
+        except FileNotFoundError:
+            followed.done = True  # a journal goes away only after its Parquet file is there
+        try:
+            if _written_at(parquet) < self.since:
+                return []
+            return _rows_from(parquet, followed.lines)
+        except FileNotFoundError:
+            return []
 
     def forget_before(self, at: float) -> None:
         """Drop records older than a step's beginning; they are no evidence for it."""
@@ -151,6 +215,26 @@ class LogReader:
             truth = self._labels.get(record["request_id"])
             if truth is not None and record["label"]:
                 yield record["label"][0] == truth
+
+
+def _written_at(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _told(records: Iterable[Record]) -> Iterator[Record]:
+    """Give what evidence needs of records; features of a whole release would fill the memory."""
+    for record in records:
+        if record.get("at") is not None:
+            yield {key: record.get(key) for key in TOLD}
+
+
+def _rows_from(parquet: Path, line: int) -> list[Record]:
+    """Return the records of a finished journal from one of its lines on, as the journal had them."""
+    table = pq.read_table(parquet, columns=["line", *TOLD])
+    rest = table.filter(pc.greater_equal(table["line"], line)).filter(pc.field("at").is_valid())
+    microseconds = rest["at"].cast(pa.int64()).to_pylist()
+    rows = rest.drop_columns(["line", "at"]).to_pylist()
+    return [{**row, "at": us / 1e6} for row, us in zip(rows, microseconds, strict=True)]
 
 
 def _quantile(records: list[Record], q: float) -> float | None:

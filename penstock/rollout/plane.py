@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -13,14 +12,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from penstock.bundle import write_json
 from penstock.rollout import envoy
-from penstock.rollout.slots import alive, started_at
-from penstock.rollout.supervisor import check_port
+from penstock.rollout.edge import LOOPBACK, Access, AccessError
+from penstock.rollout.rotation import rotate
+from penstock.rollout.routing import PROBE
+from penstock.rollout.supervisor import LOCK, check_port, log_of
 from penstock.rollout.table import SLOTS, TrafficTable
+from penstock.rollout.watching import alive, end_leftover, left_over, started_at
+from penstock.workload import load
 
 UP_S = 20.0
 POLL_S = 0.02
+
+FIRST = TrafficTable(sequence=0, salt="", champion="a", challenger=None, buckets=0, mirror=None)
+"""Everybody on slot a."""
 
 _STARTED: list[subprocess.Popen[bytes]] = []
 """Supervisors this process started. They outlive it on purpose; until then they are its children
@@ -68,10 +76,7 @@ class Plane:
             PlaneError: It runs for another model or at another port, or the port is taken.
         """
         if not cls.running(home):
-            try:
-                check_port(port)
-            except OSError as e:
-                raise PlaneError(str(e)) from e
+            cls(home)._check_port(port)
             return False
         seen = cls(home).status()
         if seen["model"] != model:
@@ -91,32 +96,79 @@ class Plane:
         """Return where the plane of a home answers, None if none runs."""
         return cls(home).status()["port"] if cls.running(home) else None
 
+    def _check_port(self, port: int) -> None:
+        """Refuse a port in use; an Envoy whose supervisor was killed is ending just now."""
+        note = self._folder / "envoy" / "process.json"
+        self._until(lambda: left_over(note) is None, UP_S)
+        try:
+            check_port(port, Access.load(self._access).listen)
+        except (OSError, AccessError) as e:
+            raise PlaneError(str(e)) from e
+
     @classmethod
-    def up(cls, home: Path, *, model: str, port: int) -> Plane:
+    def up(cls, home: Path, *, model: str, port: int, access: Access | None = None) -> Plane:
         """Return the plane of a home, started if it does not run.
+
+        Args:
+            access: Who may ask from now on; None leaves it as it was, which is anybody on this
+                machine at first.
 
         Raises:
             PlaneError: It runs for another model or at another port, or cannot start.
+            EnvoyError: Envoy refuses what was declared of access; nothing was changed.
         """
         plane = cls(home)
-        if not cls.may_serve(home, model=model, port=port):
+        running = cls.may_serve(home, model=model, port=port)
+        if access is not None:
+            plane._admit(access, model, port)
+        if not running:
             plane._start(model, port)
+        elif access is not None:
+            plane._until_admitted()
         return plane
+
+    @property
+    def _access(self) -> Path:
+        return self._folder / "access.json"
+
+    def _admit(self, access: Access, model: str, port: int) -> None:
+        """Remember who may ask, once Envoy has said that it understands it."""
+        trial = envoy.Edge(
+            folder=self._folder,
+            port=port,
+            model=model,
+            slots={slot: port for slot in SLOTS},
+            access=access,
+        )
+        envoy.check(trial, FIRST)
+        access.save(self._access)
+
+    def _until_admitted(self) -> None:
+        """Wait until Envoy uses what was remembered last."""
+        changed = self._access.stat().st_mtime_ns
+        self._until(lambda: self.status()["access_seen"] == changed, UP_S)
+        if said := self.status()["access_error"]:
+            raise PlaneError(f"who may ask is as it was: {said}")
+        self._until(lambda: envoy.admitted(self.status()["admin"], self._folder), UP_S)
 
     def _start(self, model: str, port: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "observed.json").unlink(missing_ok=True)
+        promised = load(model).endpoint
         desired = {
             "model": model,
             "port": port,
+            "timeout_ms": promised.timeout_ms,
+            "body_bytes": promised.max_body_bytes,
             "slots": dict.fromkeys(SLOTS),
             "owner": None,
             "champion": None,
             "stop": False,
         }
         write_json(self._folder / "desired.json", desired)
-        log = self._folder / "supervisor.log"
-        with log.open("w") as output:
+        log = log_of(self._folder)
+        rotate(log, longest=0)
+        with log.open("a") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "penstock.rollout.supervisor", "--home", str(self.home)],
                 stdin=subprocess.DEVNULL,
@@ -146,7 +198,14 @@ class Plane:
     @property
     def url(self) -> str:
         """Where users are answered."""
-        return f"http://127.0.0.1:{self.status()['port']}"
+        seen = self.status()
+        scheme = "https" if seen["tls"] else "http"
+        return f"{scheme}://{seen['host']}:{seen['port']}"
+
+    @property
+    def inside(self) -> Path:
+        """Socket at which whoever owns this home is answered, without a token."""
+        return self._folder / envoy.INSIDE
 
     def log_folder(self, slot: str) -> Path:
         """Return the folder of a slot's prediction log."""
@@ -254,8 +313,8 @@ class Plane:
 
     def probe(self, slot: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """Ask one slot through Envoy, whatever the table says; return status and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.status()["port"], timeout=3)
-        headers = {"x-penstock-probe-slot": slot, "content-type": "application/json"}
+        connection = envoy.Inside(self._folder)
+        headers = {PROBE: slot, "content-type": "application/json"}
         try:
             connection.request("POST" if body else "GET", path, body or None, headers)
             answer = connection.getresponse()
@@ -279,13 +338,26 @@ class Plane:
     def down(self) -> None:
         """Stop everything and wait until it is gone."""
         seen = self._seen()
-        if not seen:
-            return
-        owner = seen["supervisor"]
-        if alive(owner["pid"], owner["start"]):
+        if seen and alive(seen["supervisor"]["pid"], seen["supervisor"]["start"]):
+            owner = seen["supervisor"]
             os.kill(owner["pid"], signal.SIGTERM)
             self._until(lambda: not alive(owner["pid"], owner["start"]), UP_S)
+        self.sweep()
         _STARTED[:] = [process for process in _STARTED if process.poll() is None]
+
+    def sweep(self) -> int:
+        """End what a killed supervisor may have left behind; return how many processes."""
+        notes = [n for n in self._folder.glob("*/process.json") if left_over(n) is not None]
+        if not notes:
+            return 0
+        try:
+            with FileLock(self._folder / LOCK, timeout=0):
+                for note in notes:
+                    end_leftover(note)
+        except Timeout:
+            # Somebody started a supervisor just now: they are its own, or it has ended them.
+            return 0
+        return len(notes)
 
     def _until(self, true: Callable[[], bool], timeout_s: float) -> None:
         end = time.monotonic() + timeout_s

@@ -15,16 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.processes import die_with_parent
+from penstock.rollout.rotation import LOG_VARIABLE, ROTATE_BYTES, rotate
+from penstock.rollout.watching import (
+    HANG_S,
+    BackOff,
+    Pulse,
+    begin,
+    end_group,
+    end_leftover,
+)
 
-PREDICTOR = (sys.executable, "-m", "serving.predictor")
-"""Command that serves a package; tests put a stand-in here."""
+PREDICTOR = (sys.executable, "-m", "penstock.rollout.rotation", "serving.predictor")
+"""Command that serves a package; tests put a stand-in here. It takes SIGUSR1 as a call to open its
+log anew."""
 
 DRAIN_S = 5.0
-BACK_OFF_S = (0.2, 5.0)
-"""Wait before the first restart, and the longest wait."""
-
-ROTATE_BYTES = 5_000_000
+START_S = 120.0
+"""A server that is not ready after this long never will be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +67,21 @@ class Slot:
     logs: Path
     command: Sequence[str] = PREDICTOR
     clock: Callable[[], float] = time.monotonic
+    rotate_bytes: int = ROTATE_BYTES
     reserved: socket.socket = field(default_factory=reserve)
     wanted: Wanted | None = None
     state: str = "stopped"
-    restarts: int = 0
     error: str = ""
     seconds: float | None = None
+    metrics_port: int | None = None
     _process: subprocess.Popen[bytes] | None = None
+    _pulse: Pulse | None = None
     _was_ready: bool = False
-    _again_at: float = 0.0
+    _begun_at: float = 0.0
+    _again: BackOff = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._again = BackOff(clock=self.clock)
 
     @property
     def port(self) -> int:
@@ -80,32 +93,66 @@ class Slot:
         """Where the process leaves its prediction log and ``ready.json``."""
         return self.logs / self.name
 
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def _note(self) -> Path:
+        return self.folder / "process.json"
+
     def want(self, wanted: Wanted | None) -> None:
         """Run this from now on; a process of another version is stopped first."""
         if wanted == self.wanted:
             return
         self.stop()
-        self.wanted, self.restarts, self.error = wanted, 0, ""
+        self.wanted, self.error, self._again = wanted, "", BackOff(clock=self.clock)
         if wanted is not None:
             self._start()
 
     def watch(self) -> None:
-        """Look at the process: ready yet, crashed, time to start it again."""
+        """Look at the process: ready yet, crashed, silent, time to start it again."""
         if self.wanted is None:
             return
         if self._process is None:
-            if self.state == "waiting" and self.clock() >= self._again_at:
+            if self.state == "waiting" and self._again.due:
                 self._start()
             return
         code = self._process.poll()
         if code is not None:
-            self._ended(code)
-        elif self.state == "starting" and self._is_ready():
+            self._ended(self._last_words(code))
+        elif self.state == "starting":
+            self._wait_ready()
+        else:
+            self._feel()
+
+    def _wait_ready(self) -> None:
+        if self._is_ready():
             self.state, self._was_ready = "ready", True
+            self._pulse = Pulse(port=self.port, path=self._ready_path, clock=self.clock)
+        elif self.clock() - self._begun_at > START_S:
+            self._kill(f"was not ready within {START_S:.0f} s")
+
+    def _feel(self) -> None:
+        """Check that a ready server answers; keep its log short."""
+        if self._pulse is None or self._process is None:
+            return
+        self._pulse.feel()
+        if self._pulse.silent_s > HANG_S:
+            self._kill(f"lived, but answered nothing for {HANG_S:.0f} s")
+        elif rotate(self._log, longest=self.rotate_bytes):
+            self._process.send_signal(signal.SIGUSR1)
+
+    def _kill(self, why: str) -> None:
+        if self._process is not None:
+            end_group(self._process.pid)
+            self._process.wait()
+            self._ended(why)
 
     def stop(self) -> None:
-        """Let requests in flight finish, then end the process."""
-        process, self._process = self._process, None
+        """Let requests in flight finish, then end the process and what it has started."""
+        process = self._process
+        self._forget()
         self.state, self._was_ready, self.seconds = "stopped", False, None
         if process is None:
             return
@@ -117,6 +164,7 @@ class Slot:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        end_group(process.pid)
 
     def describe(self) -> dict[str, Any]:
         """Return the slot's state as plain values."""
@@ -124,64 +172,98 @@ class Slot:
             "state": self.state,
             "pid": self._process.pid if self._process else None,
             "port": self.port,
+            "metrics_port": self.metrics_port,
             "version": self.wanted.version if self.wanted else None,
-            "restarts": self.restarts,
+            "restarts": self._again.restarts,
+            "looping": self._again.looping,
             "seconds": self.seconds,
             "error": self.error,
             "log": str(self.folder),
         }
 
+    @property
+    def _ready_path(self) -> str:
+        return f"/v2/models/{self.wanted.model if self.wanted else ''}/ready"
+
     def _start(self) -> None:
         wanted = self.wanted
         if wanted is None:
             raise ValueError(f"slot {self.name} has nothing to start")
+        self._again.begun()
+        self._begun_at = self.clock()
+        try:
+            self._launch(wanted)
+        except (OSError, subprocess.SubprocessError) as e:
+            # A full disk, no memory: it may go as it came.
+            self.error, self.state = f"could not be started: {e}", "waiting"
+            self._again.ended()
+            return
+        self.state = "starting"
+
+    def _launch(self, wanted: Wanted) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Of a supervisor that was killed while its server hung: such a one cannot heed its end.
+        end_leftover(self._note)
         (self.folder / "ready.json").unlink(missing_ok=True)
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(("127.0.0.1", self.port))
         listening.listen(256)
-        arguments = ["--bundle", wanted.package, "--digest", wanted.digest]
-        arguments += ["--model-name", wanted.model]
-        arguments += ["--version", wanted.version, "--slot", self.name]
-        arguments += ["--fd", str(listening.fileno()), "--log", str(self.folder)]
-        if wanted.fault is not None:
-            arguments += ["--fault", wanted.fault["kind"], "--fault-on", wanted.fault["on"]]
-        output = self.folder / "server.log"
-        if output.exists() and output.stat().st_size > ROTATE_BYTES:
-            output.replace(output.with_suffix(".log.1"))
-        with output.open("ab") as log, listening:
+        rotate(self._log, longest=self.rotate_bytes)
+        with self._log.open("ab") as log, listening:
             self._process = subprocess.Popen(
-                [*self.command, *arguments],
+                [*self.command, *self._arguments(wanted, listening.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[listening.fileno()],
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
+                env={**os.environ, LOG_VARIABLE: str(self._log)},
+                start_new_session=True,
+                preexec_fn=begin(self._note, signal.SIGTERM),  # noqa: PLW1509 - one thread here
             )
-        self.state = "starting"
+
+    def _arguments(self, wanted: Wanted, descriptor: int) -> list[str]:
+        arguments = ["--bundle", wanted.package, "--digest", wanted.digest]
+        arguments += ["--model-name", wanted.model]
+        arguments += ["--version", wanted.version, "--slot", self.name]
+        arguments += ["--fd", str(descriptor), "--log", str(self.folder), "--metrics-port", "0"]
+        if wanted.fault is not None:
+            arguments += ["--fault", wanted.fault["kind"], "--fault-on", wanted.fault["on"]]
+        return arguments
 
     def _is_ready(self) -> bool:
         try:
             said = json.loads((self.folder / "ready.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        if self._process is None or self.wanted is None or said.get("pid") != self._process.pid:
+        if self._process is None or said.get("pid") != self._process.pid:
             return False
-        self.seconds = said.get("seconds")
-        return answers(self.port, f"/v2/models/{self.wanted.model}/ready")
+        self.seconds, self.metrics_port = said.get("seconds"), said.get("metrics_port")
+        return answers(self.port, self._ready_path)
 
-    def _ended(self, code: int) -> None:
-        self._process = None
-        self.error = _last_line(self.folder / "server.log") or f"ended with {code}"
+    def _last_words(self, code: int) -> str:
+        if code < 0:
+            return f"ended by {signal.Signals(-code).name}"
+        return last_line(self._log) or f"ended with {code}"
+
+    def _ended(self, why: str) -> None:
+        process = self._process
+        self._forget()
+        if process is not None:
+            # What it started holds its port, and must not answer in its place.
+            end_group(process.pid)
+        self.error = why
         if not self._was_ready:
             # It refused to serve; starting it again would refuse again.
             self.state = "failed"
             return
-        first, longest = BACK_OFF_S
-        self._again_at = self.clock() + min(longest, first * 2**self.restarts)
-        self.restarts += 1
+        self._again.ended()
         self.state = "waiting"
+
+    def _forget(self) -> None:
+        if self._pulse is not None:
+            self._pulse.close()
+        self._process = self._pulse = self.metrics_port = None
 
 
 def answers(port: int, path: str) -> bool:
@@ -196,32 +278,12 @@ def answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """Return the last line of a log, empty where there is none."""
     try:
-        lines = path.read_bytes()[-4000:].decode("utf-8", "replace").strip().splitlines()
+        with path.open("rb") as f:
+            f.seek(max(0, path.stat().st_size - 4000))
+            lines = f.read().decode("utf-8", "replace").strip().splitlines()
     except OSError:
         return ""
     return lines[-1].strip() if lines else ""
-
-
-def alive(pid: int, started: str) -> bool:
-    """Return whether a process still runs, and is not another that got its number."""
-    return started_at(pid) == started
-
-
-def started_at(pid: int) -> str:
-    """Return the kernel's start time of a process, or empty when there is none.
-
-    A process that has ended and only waits to be collected counts as ended.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    fields = text.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def this_process() -> dict[str, Any]:
-    """Return this process's number and start time."""
-    return {"pid": os.getpid(), "start": started_at(os.getpid())}

@@ -32,6 +32,22 @@ PROVIDERS = {
 """What computes, by the word we use for it."""
 
 
+def options(provider: str) -> dict[str, str]:
+    """Return what a provider is told.
+
+    CUDA: choose convolutions by rule, since timing each at its first shape costs seconds there, and
+    compute float in full. TensorRT: take int8 from the graph's Q/DQ. Its caches stay off, so that a
+    provider writes nothing: the folder of a graph is a sealed bundle, and a start that found what
+    an earlier one had built would not be measured as a first one.
+    """
+    if provider == "cuda":
+        return {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    if provider == "tensorrt":
+        off = dict.fromkeys(("trt_engine_cache_enable", "trt_timing_cache_enable"), "False")
+        return {"trt_int8_enable": "True", **off}
+    return {}
+
+
 class OnnxModel:
     """A graph with one float32 input and one float32 output.
 

@@ -36,14 +36,19 @@ class Redis:
         """Let it answer again."""
         self.process.send_signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """End it at once; what it holds is lost."""
+        self.process.kill()
+        self.process.wait(10)
+
 
 @contextmanager
-def redis_server() -> Iterator[Redis]:
-    """Run a Redis server on loopback."""
+def redis_server(port: int | None = None) -> Iterator[Redis]:
+    """Run a Redis server on loopback, at a port or at one that is free."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip(NO_REDIS)
-    port = free_port()
+    port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="penstock-redis-") as folder:
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
         process = subprocess.Popen(

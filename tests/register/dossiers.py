@@ -197,7 +197,15 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             "online_compared": 64,
             "feature_definitions": "sha256:feed",
         },
-        "online.json": {"views": [{"name": "capture_ink", "features": ["pixels", "ink_mean"]}]},
+        "online.json": {
+            "project": "penstock", "service": "digits_v1", "definitions": "sha256:feed",
+            "views": [
+                {"name": "capture_ink", "features": ["pixels", "ink_mean"], "fields": ["01", "02"],
+                 "keys": [{"name": "capture_id", "asked": "capture_id", "kind": "INT64"}],
+                 "ttl_s": None}
+            ],
+            "freshness": [],
+        },
     },
     "data-verdict": {
         "verdict.json": verdict(

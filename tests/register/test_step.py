@@ -28,13 +28,14 @@ from penstock.bundle import (
 )
 from penstock.ledger import Ledger, Stage, package_of, stage_of
 from penstock.ledger.actors import KEY_VARIABLE, Actor, KeyFileError
-from penstock.register import featurecontract, infra, step
+from penstock.register import featurecontract, infra, signing, step
 from penstock.register.promotion import slices_of
 from penstock.stage import MARK, Refused
-from penstock.workload import Approval, load
+from penstock.workload import Approval, Endpoint, load
+from serving.signature import verify
 from tests import bundles
 from tests.bundles import NOW
-from tests.packages import graph
+from tests.packages import graph, keys
 from tests.register import dossiers
 
 DIGITS = load("digits")
@@ -408,3 +409,40 @@ def test_a_ledger_without_an_address_is_refused(monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(ValueError, match="PENSTOCK_LEDGER is not set"):
         step.ledger_url()
+
+
+def test_a_workload_that_asks_for_signatures_is_registered_signed_or_not_at_all(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without a key nothing is made; with one the real server verified what is on record."""
+    asks = replace(DIGITS, endpoint=Endpoint(signed=True))
+    monkeypatch.setattr(workloads, "load", lambda _: asks)
+    found = evidence(tmp_path / "stages")
+    monkeypatch.delenv(signing.KEY_VARIABLE, raising=False)
+    with pytest.raises(Refused, match="serves signed packages only"):
+        home.register(found)
+    assert not (tmp_path / "out").exists()
+    private, public = keys(tmp_path)
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(private))
+
+    monkeypatch.setenv(signing.VERIFIER_VARIABLE, str(keys(tmp_path, name="other")[1]))
+    with pytest.raises(Refused, match=r"infra validation is fail.*is not what the holder of"):
+        home.register(found)
+    monkeypatch.setenv(signing.VERIFIER_VARIABLE, str(public))
+    home.register(found)
+
+    verify(home.package(1).path, public)
+
+
+def test_a_version_of_before_is_signed_when_it_is_asked_for_again(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The same version, now signed: a key may come later than the model."""
+    found = evidence(tmp_path / "stages")
+    home.register(found)
+    private, public = keys(tmp_path)
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(private))
+
+    assert home.register(found, name="again") == "1"
+
+    verify(home.package(1).path, public)

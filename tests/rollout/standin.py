@@ -1,4 +1,9 @@
-"""A server with the predictor's command line and none of its imports, for tests of the plane."""
+"""A server with the predictor's command line and none of its imports, for tests of the plane.
+
+What it does is steered by the slot's version: ``slow-0.2`` answers after 0.2 s, ``silent`` is ready
+and answers no inference, ``failing`` answers 500, ``full`` 429, ``crashing`` ends at every request,
+``chatty`` writes a numbered line into its log every millisecond.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,69 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
+MAX_BODY = 1 << 22
+
+
+class Server:
+    """Answers ready and infer; says which slot it is and what headers it saw."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        """Take the command line."""
+        self._given = given
+        self._seen = Path(given.log) / "seen.jsonl"
+
+    async def infer(self, request: web.Request) -> web.Response:
+        """Echo the headers, as ill as the version says."""
+        body = await request.read()
+        headers = {k.lower(): v for k, v in request.headers.items()}
+        with self._seen.open("a") as f:
+            f.write(json.dumps({"headers": headers, "body": body.decode()}) + "\n")
+        kind, _, how = self._given.version.partition("-")
+        if kind == "crashing":
+            os._exit(3)
+        if kind == "silent":
+            await asyncio.Event().wait()
+        if kind == "slow":
+            await asyncio.sleep(float(how))
+        status = {"failing": 500, "full": 429}.get(kind, 200)
+        said = {"x-penstock-slot": self._given.slot, "x-penstock-version": self._given.version}
+        return web.json_response(headers, status=status, headers=said)
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """Say yes."""
+        return web.json_response({"ready": True})
+
+    async def chat(self) -> None:
+        """Write numbered lines as fast as a log is ever written."""
+        number = 0
+        while True:
+            for _ in range(50):
+                print(f"line {number}", file=sys.stderr)
+                number += 1
+            await asyncio.sleep(0.005)
+
+    async def serve(self) -> None:
+        """Answer until killed."""
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_get("/v2/models/{model}/ready", self.ready)
+        app.router.add_get("/v2/health/{what}", self.ready)
+        app.router.add_post("/v2/models/{model}/infer", self.infer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.SockSite(runner, socket.socket(fileno=self._given.fd)).start()
+        said: dict[str, Any] = {"pid": os.getpid(), "version": self._given.version, "seconds": 0.1}
+        part = Path(self._given.log) / "ready.part"
+        part.write_text(json.dumps({**said, "metrics_port": 9}))
+        part.rename(Path(self._given.log) / "ready.json")
+        await (self.chat() if self._given.version == "chatty" else asyncio.Event().wait())
+
 
 def main() -> None:
-    """Answer ready and infer; say which slot it is and what headers it saw."""
+    """Read the predictor's command line and serve."""
     parser = argparse.ArgumentParser()
     for name in (
         "--bundle",
@@ -25,6 +87,7 @@ def main() -> None:
         "--log",
         "--fault",
         "--fault-on",
+        "--metrics-port",
     ):
         parser.add_argument(name)
     parser.add_argument("--fd", type=int)
@@ -32,37 +95,7 @@ def main() -> None:
     if given.bundle.endswith("refuses"):
         print("not serving: the package was altered", file=sys.stderr)
         sys.exit(1)
-    seen = Path(given.log) / "seen.jsonl"
-
-    async def infer(request: web.Request) -> web.Response:
-        body = await request.read()
-        line = {
-            "headers": {k.lower(): v for k, v in request.headers.items()},
-            "body": body.decode(),
-        }
-        with seen.open("a") as f:
-            f.write(json.dumps(line) + "\n")
-        said = {"x-penstock-slot": given.slot, "x-penstock-version": given.version}
-        return web.json_response(line["headers"], headers=said)
-
-    async def ready(_: web.Request) -> web.Response:
-        return web.json_response({"ready": True})
-
-    app = web.Application()
-    app.router.add_get("/v2/models/{model}/ready", ready)
-    app.router.add_post("/v2/models/{model}/infer", infer)
-
-    async def serve() -> None:
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.SockSite(runner, socket.socket(fileno=given.fd)).start()
-        said = {"pid": os.getpid(), "version": given.version, "seconds": 0.1}
-        part = Path(given.log) / "ready.part"
-        part.write_text(json.dumps(said))
-        part.rename(Path(given.log) / "ready.json")
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
+    asyncio.run(Server(given).serve())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.table import TrafficTable, bucket_of
 from tests.packages import free_port, running, wait_for
 
-STANDIN = json.dumps([sys.executable, str(Path(__file__).with_name("standin.py"))])
+STANDIN = json.dumps(
+    [sys.executable, "-m", "penstock.rollout.rotation", "tests.rollout.standin"]
+)
 INFER = "/v2/models/digits/infer"
 
 

@@ -77,7 +77,10 @@ def make_package(path: Path, workload: str) -> Bundle:
     def package(folder: Path) -> Summary:
         transform = request_input(workloads.part(workload, "transform"))
         onnx.save(graph(transform(held)), folder / "model.onnx")
-        shutil.copy(workloads.transform_file(workload), folder / "transform.py")
+        source = workloads.transform_file(workload)
+        for name in (workloads.TRANSFORM, workloads.RULES):
+            if source.with_name(name).exists():
+                shutil.copy(source.with_name(name), folder / name)
         write_json(folder / "serving.json", contract.to_dict())
         write_json(folder / "golden.json", golden(folder / "model.onnx", declared, made))
         return Summary("pass", "made for a test")
@@ -89,7 +92,7 @@ def altered(package: Bundle, path: Path, file: str, **changed: object) -> Bundle
     """Write a copy of a package with fields of one of its documents replaced."""
 
     def make(folder: Path) -> Summary:
-        for name in ("model.onnx", "transform.py", "golden.json", "serving.json"):
+        for name in package.manifest["files"]:
             shutil.copy(package.file(name), folder / name)
         write_json(folder / file, {**package.json(file), **changed})
         return Summary("pass", "made for a test")

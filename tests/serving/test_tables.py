@@ -123,13 +123,19 @@ def test_a_bad_request_is_refused_with_the_feature(
 
 
 def test_the_log_keeps_features_by_name(server: Server):
-    """Every value is found under its feature, as it was sent; a missing one as null."""
+    """Every value is found under its feature, as it was sent; a missing one as null.
+
+    Of a feature that the endpoint declares hashed, the value is not to be found.
+    """
     body = v2_request(CONTRACT, SENT[:2])
     server.client.post(V2, json=body, headers={"x-request-id": "kept"})
 
     wait_for(lambda: any(r["request_id"] == "kept" for r in records(server.log)), 5)
     (seen,) = [r for r in records(server.log) if r["request_id"] == "kept"]
-    assert seen["features"] == {name: [row[name] for row in SENT[:2]] for name in CONTRACT.names}
+    sent = {name: [row[name] for row in SENT[:2]] for name in CONTRACT.names}
+    assert "user_id" in CONTRACT.endpoint.hashed
+    assert {**seen["features"], "user_id": sent["user_id"]} == sent
+    assert not set(sent["user_id"]) & set(seen["features"]["user_id"])
 
 
 def test_replayed_rows_are_answered_and_their_labels_follow(server: Server, tmp_path: Path):
@@ -166,9 +172,12 @@ def test_golden_rows_that_break_the_contract_never_serve(tmp_path: Path):
     made = tables.make_package(tmp_path / "package", NAME)
     features = made.json("serving.json")["features"]
     narrow = [{**f, "high": -1} if f["name"] == "user_id" else f for f in features]
+    refused = tables.altered(made, tmp_path / "narrow", "serving.json", features=narrow)
 
-    with pytest.raises(ValueError, match="user_id"):
-        Served(tables.altered(made, tmp_path / "narrow", "serving.json", features=narrow).path)
+    with predictor(refused.path, tmp_path / "log", "--model-name", NAME) as (process, _):
+        assert process.wait(30) == 1
+
+    assert "golden request 1 breaks" in (tmp_path / "log" / "server.log").read_text()
 
 
 def test_a_package_without_golden_requests_never_serves(tmp_path: Path):

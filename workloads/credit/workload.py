@@ -12,10 +12,12 @@ from penstock.workload import (
     DataRules,
     Direction,
     Drift,
+    Endpoint,
     Engine,
     Equivalence,
     Export,
     Found,
+    Instead,
     Invariance,
     LeastCost,
     Limits,
@@ -178,6 +180,14 @@ WORKLOAD = Workload(
         # A quarter is wrong by design: the threshold avoids the dear mistakes, not the many.
         max_wrong_share=0.4,
         evidence_timeout=timedelta(days=14),
+    ),
+    endpoint=Endpoint(
+        # No cached answer: a decision rests on what is known of the client now, or on rules that
+        # can be explained.
+        lookup=(Instead.RULES,),
+        failed=(Instead.RULES,),
+        # Regulation B, 12 CFR 1002.12(b): twenty-five months from the decision.
+        log_kept=timedelta(days=775),
     ),
     recorded=True,
     approval=Approval.PERSON,

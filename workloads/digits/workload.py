@@ -8,9 +8,11 @@ from penstock.workload import (
     AtMost,
     Column,
     DataRules,
+    Endpoint,
     Engine,
     Equivalence,
     Export,
+    Instead,
     Invariance,
     Limits,
     MinimumFunctionality,
@@ -79,6 +81,10 @@ WORKLOAD = Workload(
         evidence_timeout=timedelta(days=2),
     ),
     serve="int8",
+    # A capture does not change, nor does what is read from it.
+    endpoint=Endpoint(
+        lookup=(Instead.CACHED,), failed=(Instead.CACHED,), cached_for=timedelta(days=1)
+    ),
     # The captures are always the same ones.
     recorded=True,
     about=About(

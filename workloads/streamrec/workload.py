@@ -10,11 +10,13 @@ from penstock.workload import (
     DataRules,
     Direction,
     Drift,
+    Endpoint,
     Engine,
     Equivalence,
     Export,
     Found,
     Freshness,
+    Instead,
     Invariance,
     Limits,
     MinimumFunctionality,
@@ -170,6 +172,13 @@ WORKLOAD = Workload(
         # A third is wrong by design: a click is a matter of chance, even to who knows its odds.
         max_wrong_share=0.45,
         evidence_timeout=timedelta(days=4),
+    ),
+    endpoint=Endpoint(
+        # An answer of some minutes ago is nearer the truth than one to somebody of whom nothing is
+        # known; the model has learned to answer that too.
+        lookup=(Instead.CACHED, Instead.VALUES),
+        failed=(Instead.CACHED, Instead.RULES),
+        hashed=("user_id",),
     ),
     # The simulated weeks are always the same ones.
     recorded=True,

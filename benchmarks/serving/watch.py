@@ -1,0 +1,77 @@
+"""What a process with its children costs, as the kernel says: CPU, memory, open files."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of a process and all that descend from it, at one moment."""
+
+    cpu_s: float
+    pss_mb: float
+    rss_mb: float
+    files: int
+    threads: int
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and its descendants, those that live."""
+    found = [pid]
+    for one in found:
+        for task in PROC.glob(f"{one}/task/*/children"):
+            try:
+                found += [int(child) for child in task.read_text().split()]
+            except OSError:
+                continue
+    return found
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a tree, with those of children that ended."""
+    return sum(_cpu_s(one) for one in tree(pid))
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        # The name, in brackets, may hold spaces.
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) * TICK_S
+
+
+def cost(pid: int) -> Cost:
+    """Return what a tree costs now."""
+    pids = tree(pid)
+    return Cost(
+        cpu_s=sum(_cpu_s(one) for one in pids),
+        pss_mb=sum(_kb(one, "smaps_rollup", "Pss:") for one in pids) / 1024,
+        rss_mb=sum(_kb(one, "status", "VmRSS:") for one in pids) / 1024,
+        files=sum(len(list((PROC / str(one) / "fd").glob("*"))) for one in pids),
+        threads=sum(len(list((PROC / str(one) / "task").glob("*"))) for one in pids),
+    )
+
+
+def _kb(pid: int, file: str, name: str) -> int:
+    try:
+        for line in (PROC / str(pid) / file).read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+def free_port() -> int:
+    """Return a loopback port nobody uses now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])

@@ -1,0 +1,3 @@
+from typing import Any
+
+def dataset(source: Any, **options: Any) -> Any: ...
