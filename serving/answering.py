@@ -124,8 +124,8 @@ class Answering:
         begun = time.perf_counter()
         try:
             probability_nk = self._probabilities(batch)
-        except Exception:
-            self._failed(batch)
+        except Exception as e:  # noqa: BLE001 - whatever a model raises is its failure
+            self._failed(batch, e)
             return
         labels = decided(probability_nk, threshold=self._threshold)
         chosen = _of(probability_nk, labels)
@@ -151,14 +151,14 @@ class Answering:
             self._told(len(logits_nk))
         return softmax(logits_nk)
 
-    def _failed(self, batch: Sequence[Asked]) -> None:
+    def _failed(self, batch: Sequence[Asked], why: Exception) -> None:
         """Ask for each request alone, so that only those fail whose own rows the model refuses."""
         if len(batch) > 1:
             for asked in batch:
                 self._answer([asked])
             return
         (asked,) = batch
-        LOG.exception("request %s failed", asked.seen.request_id)
+        LOG.error("request %s failed", asked.seen.request_id, exc_info=why)
         if self._instead is None or not self._instead.answer(asked, why="failed"):
             asked.refusal = (500, FAILED)
 

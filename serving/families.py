@@ -25,6 +25,9 @@ ARMS = ("champion", "challenger", "probe")
 OTHER = "other"
 """Of a label whose value is none that we know, such as an arm that a client made up."""
 
+NONE = "none"
+"""Of a label whose value nobody said, or nobody read."""
+
 Request = tuple[str, int, str | None, bool]
 """What requests are counted by: protocol, HTTP status, arm, whether it is a mirrored copy."""
 
@@ -85,7 +88,7 @@ def requests(held: Sequence[tuple[Request, int]]) -> Metric:
     family = CounterMetricFamily("penstock_requests", "Requests that came.", labels=labels)
     for (protocol, status, arm, mirrored), count in held:
         said = str(status) if status else OTHER
-        family.add_metric([protocol, said, arm or "none", str(mirrored).lower()], count)
+        family.add_metric([protocol, said, arm or NONE, str(mirrored).lower()], count)
     return family
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from penstock.endpoint import Endpoint
 from penstock.request import Contract
+from serving.answering import decided
 from serving.batching import Batching
 from serving.features import Features
 from serving.hop import Answer, Hop, Unreachable
@@ -74,6 +75,8 @@ class Forwarding:
         """Of the model: the predictor says it with each answer."""
 
         self._hop, self._features, self._instead = hop, features, instead
+        self._threshold = contract.threshold
+        self._down = False
         self._infer, self._ready = f"/v2/models/{name}/infer", f"/v2/models/{name}/ready"
         self._types = {f.name: f.datatype for f in contract.features}
         self._lookups = Batching(self._look_up, most=contract.rows, timeout_ms=endpoint.timeout_ms)
@@ -89,19 +92,29 @@ class Forwarding:
         """Fill in the answer, or why there is none."""
         if asked.needs:
             begun_s = time.perf_counter()
+            asked.begun_s = asked.begun_s or begun_s  # only the lean route notes it
             await self._lookups.answer(asked)
             asked.seen.spent_us["features"] = (time.perf_counter() - begun_s) * 1e6
-        if asked.refusal is not None or asked.probability_nk is not None:
-            return Outcome([])
+        outcome = Outcome([])
+        if asked.refusal is None and asked.probability_nk is None:
+            outcome = await self._ask(asked, headers)
+        if asked.probability_nk is not None and asked.labels is None:  # something stood in
+            asked.labels = decided(asked.probability_nk, threshold=self._threshold)
+        return outcome
+
+    async def _ask(self, asked: Asked, headers: dict[bytes, bytes]) -> Outcome:
         begun_s = time.perf_counter()
         try:
             sent = forwarded(headers, asked.seen)
             answer = await self._hop.ask("POST", self._infer, *self._request(asked, sent))
         except Unreachable as e:
-            LOG.warning("request %s: the predictor gave %s", asked.seen.request_id, e)
+            if not self._down:  # once an outage
+                LOG.warning("request %s: the predictor gave %s", asked.seen.request_id, e)
+            self._down = True
             if self._instead is None or not self._instead.answer(asked, why="failed"):
                 asked.refusal = (503, DOWN)
             return Outcome([])
+        self._down = False
         asked.seen.spent_us["inference"] = (time.perf_counter() - begun_s) * 1e6
         return self._taken(asked, answer)
 

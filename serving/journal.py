@@ -60,6 +60,8 @@ class Journal:
             refused = e
         kept = self._keep_whole(lines, done)
         if refused is not None and kept == 0:
+            if self._whole:
+                self.finish()  # it may be the file and not the disk
             raise refused
         return kept
 

@@ -34,6 +34,9 @@ from serving.families import (
 )
 from serving.seen import PARTS, Seen
 
+REFUSALS = "refusals"
+"""Of ``penstock_unread_total``: requests that were refused early could not be counted."""
+
 SLOW_SCRAPER_S = 5.0
 """A scraper that has not sent its request, or taken its answer, by then is let go."""
 
@@ -89,7 +92,8 @@ class Metrics(Collector):
         self._fallbacks = dict.fromkeys([*map(str, Instead), OTHER], 0)
         self._stale = dict.fromkeys([*contract.names, OTHER], 0)
         self._watched: dict[str, Callable[[], float | Mapping[str, float]]] = {}
-        self._unread = dict.fromkeys(WATCHED, 0)
+        self._refused: Callable[[], Mapping[int, int]] = dict
+        self._unread = dict.fromkeys([*WATCHED, REFUSALS], 0)
         self._ready, self._seconds, self._warmth = False, 0.0, tuple[Warmed, ...]()
         self._server: WSGIServer | None = None
         if log is not None:
@@ -135,6 +139,10 @@ class Metrics(Collector):
         if name not in WATCHED:
             raise ValueError(f"no metric {name!r} to watch; there is {', '.join(WATCHED)}.")
         self._watched[name] = read
+
+    def refusals(self, read: Callable[[], Mapping[int, int]]) -> None:
+        """Count among the requests those that were refused before they were read, by status."""
+        self._refused = read
 
     def became_ready(self, seconds: float, warmth: Sequence[Warmed]) -> None:
         """Note that requests are answered from now on.
@@ -188,7 +196,7 @@ class Metrics(Collector):
         self._requests[known] = self._requests.get(known, 0) + 1
 
     def _of_requests(self) -> Iterator[Metric]:
-        held = list(self._requests.items())
+        held = [*self._requests.items(), *self._early()]
         yield families.requests(held)
         yield families.errors(held)
         latency = {str(mirrored).lower(): one for mirrored, one in self._latency.items()}
@@ -198,6 +206,14 @@ class Metrics(Collector):
         yield families.histogram("part_seconds", said, self._parts, label="part", per=1e6)
         said = "Rows that the model was run over at once."
         yield families.histogram("batch_rows", said, {"": self._batch})
+
+    def _early(self) -> list[tuple[Request, int]]:
+        """Return refused requests of which only the status is known."""
+        try:
+            return [((families.NONE, s, None, False), n) for s, n in dict(self._refused()).items()]
+        except Exception:  # noqa: BLE001 - a part's mistake must not hide the other metrics
+            self._unread[REFUSALS] += 1
+            return []
 
     def _of_features(self) -> Iterator[Metric]:
         said = "Age of rows that were looked up."

@@ -131,9 +131,7 @@ def _read(names: Names, payload: object, seen: Seen) -> Asked:
             "parameters": payload.parameters,
         }
         return of_tensors(names, tensors(document, b""), document, seen)
-    if not isinstance(payload, dict):
-        raise ValueError("body: is no JSON object")
-    return of_instances(names, payload, seen)
+    return of_instances(names, payload if isinstance(payload, dict) else {}, seen)
 
 
 def _input(given: InferInput) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The prediction log: one JSON line for every inference request, written off the request path.
 
-A line holds these keys: ``at`` (Unix seconds), ``request_id``, ``user`` (a salted hash), ``bucket``,
-``arm`` (what the edge said), ``mirrored`` (a copy whose answer is dropped), ``slot``, ``version``,
-``status`` (HTTP), ``latency_ms``, ``features`` (values by name, one per row; of those that the
-endpoint declares so, salted hashes), ``label`` and ``probability`` (of the chosen class), one per
-row, ``fallbacks``, ``stale`` and ``spent_us``; what is not known is null. A line without its
-newline is still being written. ``counters.json`` beside it counts what was written and what was not.
+A line holds these keys: ``at`` (Unix seconds), ``request_id``, ``user`` (a salted hash),
+``bucket``, ``arm`` (what the edge said), ``mirrored`` (a copy whose answer is dropped), ``slot``,
+``version``, ``status`` (HTTP), ``latency_ms``, ``features`` (values by name, one per row; salted
+hashes of those that the endpoint declares so), ``label`` and ``probability`` (of the chosen class),
+one per row, ``fallbacks``, ``stale`` and ``spent_us``; what is not known is null. A line without
+its newline is still being written. ``counters.json`` beside it counts what was written and lost.
 
 Lines are on the disk ``FLUSH_S`` later: so much a crash loses. :mod:`penstock.predictions` reads
 them, and says how they become Parquet.
@@ -136,8 +136,9 @@ class PredictionLog:
             wait_s: For the last copies, where finished files are copied away.
         """
         self._stop.set()
-        self._thread.join()
-        self._keeper.finish(wait_s)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._keeper.close(wait_s)
 
     def _record(self, seen: Seen) -> dict[str, Any]:
         user, columns = seen.user, seen.columns
@@ -196,8 +197,8 @@ class PredictionLog:
             self._fill()
             try:
                 kept = self._journal.append(self._chunk)
-            except OSError as e:
-                problem = f"{self._folder} cannot be written: {e.strerror or e}"
+            except Exception as e:  # noqa: BLE001 - without this thread all that comes is lost
+                problem = f"{self._folder} cannot be written: {getattr(e, 'strerror', '') or e}"
                 break
             self._written += kept
             self._settled_bytes += sum(map(len, self._chunk[:kept]))

@@ -11,41 +11,36 @@ user hashes, ``PENSTOCK_SIGNED_BY`` the public key by which the package must be 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from penstock.bundle import read, write_json
+from penstock.endpoint import Endpoint
 from penstock.online import OnlineError
-from penstock.predictions.hashing import read_salt
 from penstock.processes import die_with_parent
-from serving.answering import Answering
-from serving.batching import Batching
-from serving.faults import KINDS, Fault
-from serving.features import Features
+from serving.faults import KINDS
 from serving.hardened import App, Hardened, Mended
-from serving.instead import StandIn
-from serving.metrics import Metrics
+from serving.openapi import document
 from serving.package import NotServable, Served
+from serving.parts import Parts, assembled
 from serving.path import Path as LeanPath
-from serving.prediction_log import PredictionLog
 from serving.reading import Names, of_instances
 from serving.runtime import DEFAULT, RUNTIMES
 from serving.seen import Seen
+from serving.server import server
 from serving.signature import KEY_VARIABLE
-from serving.tracing import Tracing
 
 BEGUN = time.monotonic()
-
-ONLINE, SALT = "PENSTOCK_ONLINE", "PENSTOCK_SALT"
-"""Environment variables: address of the online store; file with the salt of user hashes."""
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -67,82 +62,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What answers requests, and what watches them."""
-
-    names: Names
-    answering: Answering
-    batching: Batching
-    log: PredictionLog
-    metrics: Metrics
-    tracing: Tracing | None
-    features: Features | None
-
-    def close(self) -> None:
-        """Write what waits, and let go of what is held."""
-        self.log.close()
-        self.metrics.close()
-        if self.tracing is not None:
-            self.tracing.close()
-        if self.features is not None:
-            self.features.close()
-
-
-def assembled(given: argparse.Namespace, served: Served) -> Parts:
-    """Return the parts of a server, connected.
-
-    Raises:
-        OnlineError: The address of the online store is none.
-        ValueError: The endpoint declares rules that do not answer.
-    """
-    contract, said = served.contract, {"slot": given.slot, "version": given.version}
-    log = PredictionLog(given.log, contract, **said, salt=salt())
-    metrics = Metrics(contract, **said, digest=served.bundle.digest, runtime=given.runtime, log=log)
-    instead, features = StandIn.of(served), None
-    if address := os.environ.get(ONLINE):
-        features = Features.open(served, address, instead=instead, aged=metrics.observe_age)
-        metrics.watch("lookups", lambda: features.outcomes)
-        metrics.watch("unknown_entities", lambda: features.unknown)
-    answering = Answering(
-        served,
-        **said,
-        features=features,
-        instead=instead,
-        fault=None if given.fault is None else Fault(kind=given.fault, on=given.fault_on),
-        told=metrics.observe_batch,
-    )
-    endpoint = contract.endpoint
-    most = served.batch_most(endpoint.max_batch_ms) if served.batching_pays else 1
-    batching = Batching(answering.run, most=most, timeout_ms=endpoint.timeout_ms)
-    metrics.watch("queue_depth", lambda: batching.waiting)
-    return Parts(
-        # Without a store nothing can be left out, and a request that does so is told what to send.
-        names=Names(contract, None if features is None else served.layout),
-        answering=answering,
-        batching=batching,
-        log=log,
-        metrics=metrics,
-        tracing=Tracing.from_environment(workload=contract.workload, **said),
-        features=features,
-    )
-
-
-def salt() -> bytes:
-    """Return the salt of user hashes, or one of this process alone where none is named.
-
-    Raises:
-        OSError: The file that is named cannot be read.
-    """
-    named = os.environ.get(SALT)
-    if named is not None:
-        return read_salt(Path(named))
-    logging.getLogger("serving").warning(
-        "%s names no file: hashes of users in the prediction log differ from other servers'", SALT
-    )
-    return os.urandom(32)
-
-
 def serve(
     given: argparse.Namespace, parts: Parts, listens: socket.socket, ready: Callable[[], None]
 ) -> None:
@@ -151,22 +70,43 @@ def serve(
     Args:
         ready: Called when everything is loaded and the next thing is to answer.
     """
-    told = [parts.log.add] if parts.tracing is None else [parts.log.add, parts.tracing.record]
+    names, name, metrics = parts.names, given.model_name, parts.metrics
     path = LeanPath(
-        Mended(kserve(given.model_name, parts)),
-        parts.names,
+        Mended(kserve(name, parts)),
+        names,
         parts.answering,
         parts.batching,
-        name=given.model_name,
-        told=told,
-        counted=parts.metrics.observe,
+        name=name,
+        told=parts.told,
+        counted=metrics.observe,
     )
-    endpoint = parts.names.contract.endpoint
-    hardened = Hardened(path, endpoint)
-    parts.metrics.watch("in_flight", lambda: hardened.in_flight)
+    endpoint = names.contract.endpoint
+    described = document(names, name=name, version=given.version)
+    hardened = _Drains(path, endpoint, document=described, told=metrics.draining)
+    metrics.watch("in_flight", lambda: hardened.in_flight)
+    metrics.refusals(lambda: hardened.refused)
     ready()
     # Not asyncio.run(server.serve()): that would run on asyncio's own loop, whatever is configured.
     server(hardened, hardened, endpoint).run(sockets=[listens])
+
+
+class _Drains(Hardened):
+    """Tells when no new requests are taken."""
+
+    def __init__(
+        self,
+        app: App,
+        endpoint: Endpoint,
+        *,
+        document: Mapping[str, Any],
+        told: Callable[[], None],
+    ) -> None:
+        super().__init__(app, endpoint, document=document)
+        self._told = told
+
+    def drain(self) -> None:
+        super().drain()
+        self._told()
 
 
 def kserve(name: str, parts: Parts) -> App:
@@ -254,6 +194,11 @@ def _check_readable(served: Served) -> None:
             raise NotServable(f"golden request {number} breaks the package's contract: {e}") from e
 
 
+def _leave(_number: int, _frame: object) -> None:
+    """End at once: an exception amid an import would come out of it as another one."""
+    os._exit(0)
+
+
 def _end(_number: int, _frame: object) -> None:
     sys.exit(0)
 
@@ -263,10 +208,8 @@ def main(argv: list[str] | None = None) -> int:
     given = arguments(argv)
     if given.fd is not None:
         die_with_parent()
-    # While it loads, a signal ends the process at once. Uvicorn catches it while it answers and
-    # raises it again when it is done: unhandled it would end us before the log is on disk.
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     given.log.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -301,6 +244,13 @@ def _ready(
     metrics_port: int,
 ) -> None:
     """Note that requests are answered from now on, and how it came to that."""
+    # Uvicorn catches these while it answers and raises them again when it is done: unhandled they
+    # would end us before the log is on disk.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    # What was loaded stays: the collector need not walk through it while requests wait.
+    gc.collect()
+    gc.freeze()
     seconds = round(time.monotonic() - BEGUN, 2)
     parts.metrics.became_ready(seconds, served.warmth)
     write_json(

@@ -95,7 +95,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self.shared.strangers.pop(self, None)
-        self._finish_body()
+        self._forget_body()
         self._unwatch()
         self.resume_writing()
         super().connection_lost(exc)
@@ -108,7 +108,7 @@ class Protocol(HttpToolsProtocol):
         if self._missing is None:
             if self._timer is not None:
                 self._unwatch()
-            if self.cycle is None or self.cycle.response_complete:
+            if not self._answering():
                 self._watch(self.limits.head_s)  # only line ends came
         elif not self._refused:
             self._still_missing(len(data))
@@ -151,25 +151,23 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece, within what one may send and all may hold."""
-        self.cycle.body += body
-        self._body_bytes += len(body)
-        self.shared.unfinished_bytes += len(body)
-        if len(self.cycle.body) > self.limits.body_bytes:
+        """Keep a piece, within what one may send."""
+        held = self.cycle.body
+        held += body
+        if len(held) > self.limits.body_bytes:
             self._refuse(413, f"the body is larger than {self.limits.body_bytes} bytes")
-            raise Refused
-        if self.shared.unfinished_bytes > self.limits.unfinished_bytes:
-            self._refuse(503, "too many bodies are on their way; try again")
             raise Refused
 
     def on_message_complete(self) -> None:
         """Hand on the request, now that it is whole."""
         self._missing = None
-        self._finish_body()
+        if self._body_bytes:
+            self._forget_body()
         self.shared.strangers.pop(self, None)
         super().on_message_complete()
-        if self._held is not None:
-            held, self._held = self._held, None
+        held = self._held
+        if held is not None:
+            self._held = None
             self._start_asgi_task(*held)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
@@ -204,7 +202,7 @@ class Protocol(HttpToolsProtocol):
                 f"the request has {len(self.headers)} headers and {size} bytes of them; "
                 f"{limits.headers} and {limits.head_bytes} are taken"
             )
-        version = self.parser.get_http_version()
+        version = self.parser.get_http_version()  # pyright: ignore[reportOptionalMemberAccess]
         if version not in ("1.1", "1.0"):
             return 400, f"HTTP {version} came, 1.1 or 1.0 was wanted"
         if hosts > 1 or (hosts == 0 and version == "1.1"):
@@ -220,8 +218,9 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += came
             if self._head_bytes > self.limits.head_bytes:
                 self._refuse(431, f"the headers are larger than {self.limits.head_bytes} bytes")
-                return
-        if self._began or self._missing != self._watched:
+        if self._missing == "body":
+            self._hold_body()
+        if not self._refused and (self._began or self._missing != self._watched):
             self._began, self._watched = False, self._missing
             self._unwatch()
             self._watch(self.limits.head_s if self._missing == "head" else self.limits.body_s)
@@ -242,7 +241,19 @@ class Protocol(HttpToolsProtocol):
         else:
             self._refuse(408, f"the request's {self._missing} did not arrive in time")
 
-    def _finish_body(self) -> None:
+    def _answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        return cycle is not None and not cycle.response_complete
+
+    def _hold_body(self) -> None:
+        """Count what is held of a body that is not whole, within what all may hold."""
+        held = len(self.cycle.body)
+        self.shared.unfinished_bytes += held - self._body_bytes
+        self._body_bytes = held
+        if self.shared.unfinished_bytes > self.limits.unfinished_bytes:
+            self._refuse(503, "too many bodies are on their way; try again")
+
+    def _forget_body(self) -> None:
         self.shared.unfinished_bytes -= self._body_bytes
         self._body_bytes = 0
 
@@ -260,7 +271,7 @@ class Protocol(HttpToolsProtocol):
         """Answer for the application, unless answers to earlier requests are still to come."""
         self._refused, self._held, self._missing = True, None, None
         self.shared.refused[status] += 1
-        self._finish_body()
+        self._forget_body()
         self._unwatch()
         if self._last_word():
             return

@@ -52,22 +52,28 @@ class Keeper:
         if self._clock() >= self._due_at and self._folder.exists():
             self._start()
 
-    def finish(self, wait_s: float) -> None:
-        """Let it do its work for a last time, where copies are wanted: this disk may go away.
+    def close(self, wait_s: float) -> None:
+        """End the child; first let it do all there is, where copies are wanted: this disk may go.
 
         Elsewhere what is left is done at the next start.
         """
-        if not os.environ.get(ADDRESS_VARIABLE) or not self._folder.exists():
-            return
         end = self._clock() + wait_s
-        try:
-            if self._process is not None:
-                self._process.wait(wait_s)
+        if os.environ.get(ADDRESS_VARIABLE) and self._folder.exists() and self._over(end):
             self._start()
-            if self._process is not None:
-                self._process.wait(max(0.0, end - self._clock()))
+            self._over(end)
+        if self._process is not None:
+            self._process.kill()  # it may be killed at any point
+            self._process.wait()
+
+    def _over(self, end: float) -> bool:
+        """Wait for the child; return whether it ended in time."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(max(0.0, end - self._clock()))
         except subprocess.TimeoutExpired:
-            return
+            return False
+        return True
 
     def _start(self) -> None:
         self._due_at = self._clock() + EVERY_S

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from serving.columns import Column, Numbers
 
@@ -107,7 +108,7 @@ def values_of(column: Column, given: Tensor) -> Numbers:
 
 
 def _other_than_whole(data: Sequence[Any]) -> str:
-    return next(repr(value)[:20] for value in data if type(value) not in (int, list))
+    return next(orjson.dumps(v).decode()[:20] for v in data if type(v) not in (int, list))
 
 
 def keys_of_tensor(kind: str, given: Tensor) -> list[Any]:

@@ -77,16 +77,18 @@ def written(folder: Path, found: dict[str, list[Part]]) -> None:
 def main() -> None:
     """Measure the parts that were named, or all but the soak, and print tables."""
     asked = arguments()
-    console = Console(width=150)
+    console = Console(width=170)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     found: dict[str, list[Part]] = {}
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="penstock-bench-", ignore_cleanup_errors=True
+    ) as scratch:
         for name in asked.parts or USUAL:
             folder = Path(scratch) / name
             folder.mkdir()
             plan = Plan(
-                folder=folder, seconds=1.5 if asked.quick else 2.5,
+                folder=folder, seconds=1.2 if asked.quick else 2.0,
                 rounds=1 if asked.quick else 3, rivals=asked.rivals,
                 rivals_home=asked.rivals_in, minutes=asked.minutes,
             )  # fmt: skip

@@ -22,6 +22,7 @@ from benchmarks.serving.measure import (
     SATURATING,
     Figures,
     Plan,
+    disturbed,
     loaded,
     median,
     refused,
@@ -178,6 +179,7 @@ def _costs(bare: dict[str, float], capacity: dict[Key, dict[int, Figures]], chec
             f"A raw call of the model takes {bare['us']:.1f} µs.",
             "A protocol of a server's own stands beside our v1.",
             checked,
+            disturbed(f for one in capacity.values() for f in one.values()),
         ],
         figures={"raw_us": bare["us"], **_named(capacity)},
     )  # fmt: skip
@@ -198,7 +200,10 @@ def _at_load(latency: dict[Key, Figures]) -> Part:
             "generator late, p99 ms",
         ),
         rows=rows,
-        notes=["Requests come independently of each other; latency counts from when each was due."],
+        notes=[
+            "Requests come independently of each other; latency counts from when each was due.",
+            disturbed(latency.values()),
+        ],
         figures=_named(latency),
     )  # fmt: skip
 

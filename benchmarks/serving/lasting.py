@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.serving import model, servers, watch
-from benchmarks.serving.measure import OPEN, Figures, Plan, loaded, refused
+from benchmarks.serving.measure import OPEN, Figures, Plan, disturbed, loaded, refused
 from benchmarks.serving.servers import Running
 from benchmarks.serving.tables import Part, number
 
@@ -104,6 +104,7 @@ def _soak_part(plan: Plan, found: Figures, sampled: Sampled, figures: Figures) -
         notes=[
             f"{found['requests']:,} requests in all three protocols, {found['failed']} failed.",
             f"p99 in ms of each tenth of the time: {by_tenth}.",
+            disturbed([found]),
             "An hour: the slope after a fifth of the time, with its 95 % interval.",
         ],
         figures=figures,

@@ -188,13 +188,13 @@ class Run:
         """Connect; nothing is sent yet."""
         self._job, self._clock = job, clock
         self.book = job.book()
-        self._answers, self._begun = 0, 0.0
+        self._answers, self.begun = 0, 0.0
         self.parts_ms: dict[str, list[float]] = {}
         self._wires = Wires(job.port, job.connections, self._ended)
 
     def _ended(self, connection: int, status: int, head: bytes) -> None:
         if self.book.carried(connection):
-            self.book.ended(connection, self._clock() - self._begun, status)
+            self.book.ended(connection, self._clock() - self.begun, status)
         self._answers += 1
         if self._answers % TIMED == 0:
             for name, ms in server_timing(head).items():
@@ -204,7 +204,7 @@ class Run:
         """Send and receive until all is answered; return the seconds from begin to end."""
         job, book, messages = self._job, self.book, self._job.messages
         last_s = job.seconds + GRACE_S
-        self._begun = self._clock()
+        self.begun = self._clock()
         now = 0.0
         while not book.finished and now < last_s:
             for connection, number in book.sendable(now):
@@ -212,7 +212,7 @@ class Run:
             self._wires.receive(
                 min(book.next_s, job.seconds if now < job.seconds else last_s) - now
             )
-            now = self._clock() - self._begun
+            now = self._clock() - self.begun
             if job.per_s is None and now >= job.seconds:
                 book.stop()
         book.close(now)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import load, watch
 from benchmarks.serving.load import Job
-from benchmarks.serving.servers import Running
+from benchmarks.serving.servers import CORE, Running
 
 Figures = dict[str, Any]
 
@@ -54,11 +54,15 @@ def loaded(
         seconds=seconds or plan.seconds,
     )  # fmt: skip
     pids = [running.pid, *others]
-    before = [watch.cpu_s(pid) for pid in pids]
+    before, busy_s, begun = [watch.cpu_s(pid) for pid in pids], watch.core_s(CORE), time.monotonic()
     found = load.drive(job)
+    wall_s, busy_s = time.monotonic() - begun, watch.core_s(CORE) - busy_s
     spent = [watch.cpu_s(pid) - b for pid, b in zip(pids, before, strict=True)]
     each = [seconds * 1e6 / found["requests"] for seconds in spent]
-    return {**found, "cpu_us": each[0], "others_cpu_us": each[1:], "asked_per_s": per_s}
+    return {
+        **found, "cpu_us": each[0], "others_cpu_us": each[1:], "asked_per_s": per_s,
+        "disturbed": max(0.0, busy_s - sum(spent)) / wall_s,
+    }  # fmt: skip
 
 
 def median(taken: Sequence[Figures]) -> Figures:
@@ -80,6 +84,10 @@ def refused(found: Figures) -> str:
     return f" ({share:.1%} failed)" if found["failed"] else ""
 
 
-def busy() -> float:
-    """Return the share of both cores that other work took, over the last minute."""
-    return os.getloadavg()[0]
+def disturbed(taken: Iterable[Figures]) -> str:
+    """Return what share of the servers' core other work took while figures were taken."""
+    shares = [one["disturbed"] for one in taken]
+    return (
+        f"Other work took {statistics.median(shares):.0%} of the servers' core meanwhile, at most "
+        f"{max(shares):.0%}; above a few percent, trust CPU and not throughput or latency."
+    )

@@ -18,28 +18,20 @@ from benchmarks.serving.measure import (
     SATURATING,
     Figures,
     Plan,
+    disturbed,
     loaded,
     median,
     refused,
 )  # fmt: skip
 from benchmarks.serving.model import Made
-from benchmarks.serving.servers import CORE, Running, Server
+from benchmarks.serving.servers import CORE, Running
 from benchmarks.serving.tables import Part, number
 from penstock.endpoint import Endpoint
 
-ALTERED = "benchmarks.serving.altered"
 NO_BATCHING_MS = 1e-6
 """A batch that may take no longer holds one request."""
 
 PROTOCOL = "v2 JSON"
-
-
-def _without(part: str, made: Made, plan: Plan, *, name: str) -> Server:
-    """Return our predictor without a part."""
-    found = servers.ours(made, plan.folder, name=name, module=ALTERED)
-    at = list(found.command).index(ALTERED) + 1
-    command = [*found.command[:at], part, *found.command[at:]]
-    return Server(name=name, command=command, port=found.port, asked=found.asked)
 
 
 def logging(plan: Plan, _console: Console) -> list[Part]:
@@ -47,7 +39,7 @@ def logging(plan: Plan, _console: Console) -> list[Part]:
     made = model.tabular(plan.folder / "tabular-log")
     declared = [
         servers.ours(made, plan.folder, name="with the log"),
-        _without("unlogged", made, plan, name="without"),
+        servers.ours(made, plan.folder, name="without", without="unlogged"),
     ]
     closed: dict[str, list[Figures]] = {}
     opened: dict[str, list[Figures]] = {}
@@ -79,6 +71,7 @@ def logging(plan: Plan, _console: Console) -> list[Part]:
             notes=[
                 f"With the log {kept:.1%} of the throughput is kept, the median over pairs.",
                 f"Latency at {per_s:,.0f} requests a second for both.",
+                disturbed(f for taken in (*closed.values(), *opened.values()) for f in taken),
             ],
             figures={"kept": kept, "closed": closed, "open": opened},
         )
@@ -119,6 +112,7 @@ def batching(plan: Plan, _console: Console) -> list[Part]:
                 "connections", "run", "per s", "CPU µs", "p50 ms", "p99 ms", "to one by one",
             ),
             rows=rows,
+            notes=[disturbed(held.values())],
             figures={f"{name}, {n}": f for (name, n), f in held.items()},
         )
     ]  # fmt: skip
@@ -127,40 +121,46 @@ def batching(plan: Plan, _console: Console) -> list[Part]:
 def vision(plan: Plan, _console: Console) -> list[Part]:
     """Measure a ResNet-18 on images of 32 pixels beside its raw calls on the same core."""
     made = model.vision(plan.folder / "vision")
-    declared = [
-        servers.ours(made, plan.folder, name="ours, vision"),
-    ]
-    bare: list[float] = []
+    bare: list[dict[str, float]] = []
     taken: dict[tuple[str, str, int], list[Figures]] = {}
+    declared = [
+        servers.ours(made, plan.folder),
+        servers.ours(made, plan.folder, name="ours, no log", without="unlogged"),
+    ]
     with ExitStack() as stack:
         running = [stack.enter_context(servers.started(s, made, plan.folder)) for s in declared]
         turns = [
-            (one, protocol, n)
-            for one in running for protocol in ("v2 binary", "v2 JSON") for n in (1, 4)
+            (one, protocol, n) for protocol in ("v2 binary", "v2 JSON") for n in (1, 4)
+            for one in running
         ]  # fmt: skip
         for _ in track(range(plan.rounds), description="vision"):
-            bare.append(floor(made, core=CORE)["per_s"])
+            bare.append(floor(made, core=CORE))
             for one, protocol, n in turns:
                 found = loaded(one, one.messages(protocol, made), plan, connections=n)
                 taken.setdefault((one.server.name, protocol, n), []).append(found)
-    per_s = statistics.median(bare)
-    rows = [["raw ONNX Runtime", "", "", number(per_s), "", "1.00"]]
+    per_s, cpu_us = (statistics.median(b[k] for b in bare) for k in ("per_s", "cpu_us"))
+    rows = [["raw ONNX Runtime", "", "", number(per_s), "1.00", number(cpu_us), "1.00", "", ""]]
     held = {key: median(rounds) for key, rounds in taken.items()}
     rows += [
         [
-            name, protocol, str(n), number(f["per_s"]) + refused(f), number(f["p99_ms"]),
-            f"{f['per_s'] / per_s:.2f}",
+            name, protocol, str(n), number(f["per_s"]) + refused(f), f"{f['per_s'] / per_s:.2f}",
+            number(f["cpu_us"]), f"{f['cpu_us'] / cpu_us:.2f}",
+            number(1000 * f["parts_ms"].get("inference", 0.0)), number(f["p99_ms"]),
         ]
         for (name, protocol, n), f in held.items()
     ]  # fmt: skip
     return [
         Part(
-            title="A model of a millisecond: ResNet-18 on images of 32 pixels",
-            head=("", "protocol", "connections", "per s", "p99 ms", "to raw"),
+            title="A model of half a millisecond: ResNet-18 on images of 32 pixels",
+            head=(
+                "", "protocol", "connections", "per s", "to raw", "CPU µs", "to raw",
+                "inference µs", "p99 ms",
+            ),
             rows=rows,
-            figures={"raw_per_s": bare, **{", ".join(map(str, k)): f for k, f in held.items()}},
+            notes=[disturbed(held.values())],
+            figures={"raw": bare, **{", ".join(map(str, k)): f for k, f in held.items()}},
         )
-    ]
+    ]  # fmt: skip
 
 
 def ready(plan: Plan, console: Console) -> list[Part]:
@@ -169,16 +169,18 @@ def ready(plan: Plan, console: Console) -> list[Part]:
     found: dict[str, list[dict[str, float]]] = {}
     for turn in track(range(max(3, plan.rounds)), description="starts"):
         declared = [
-            servers.ours(made, plan.folder / f"start-{turn}", name="ours"),
-            _without("cold", made, plan, name=f"ours, not warmed {turn}"),
+            servers.ours(made, plan.folder / f"start-{turn}"),
+            servers.ours(
+                made, plan.folder / f"start-{turn}", name="ours, not warmed", without="cold"
+            ),
             servers.stock(made, quiet=True),
         ]
-        for server, name in zip(declared, ("ours", "ours, not warmed", "KServe"), strict=True):
+        for server in declared:
             try:
                 with servers.started(server, made, plan.folder) as running:
-                    found.setdefault(name, []).append(_first(running, made))
+                    found.setdefault(server.name, []).append(_first(running, made))
             except RuntimeError as e:
-                console.print(f"{name} did not start: {e}")
+                console.print(f"{server.name} did not start: {e}")
     rows: list[list[str]] = []
     for name, taken in found.items():
         middle = {k: statistics.median(t[k] for t in taken) for k in taken[0]}

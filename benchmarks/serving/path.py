@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from benchmarks.serving.measure import (
     SATURATING,
     Figures,
     Plan,
+    disturbed,
     loaded,
     median,
     refused,
@@ -86,14 +88,9 @@ def _servers(made: Made, stores: dict[str, Stored], plan: Plan) -> dict[str, Ser
     """Return a server for each source of features."""
 
     def server(name: str, build: servers.Build, address: str | None) -> Server:
-        found = servers.ours(
-            made, plan.folder, name=name,
-            environment={} if address is None else {"PENSTOCK_ONLINE": address},
-        )  # fmt: skip
-        return Server(
-            name=name, command=found.command, port=found.port, asked={"v1 JSON": build},
-            environment=found.environment,
-        )  # fmt: skip
+        held = {} if address is None else {"PENSTOCK_ONLINE": address}
+        found = servers.ours(made, plan.folder, name=name, environment=held)
+        return replace(found, asked={"v1 JSON": build})
 
     found = {"sent": server("sent", store.sent, None)}
     for name, one in stores.items():
@@ -179,6 +176,7 @@ def _path_part(bare_us: float, held: dict[Way, tuple[Figures, ...]]) -> Part:
             f"{model.FEATURES} numbers in {store.VIEWS} views, v1 JSON: sent, or looked up.",
             "Alone: one client that asks again when it is answered.",
             "All CPU holds Envoy's and Redis's; all three share the server's core.",
+            disturbed(f for figures in held.values() for f in figures),
         ],
         figures={" ".join(key): figures for key, figures in held.items()},
     )  # fmt: skip

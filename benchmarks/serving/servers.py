@@ -24,9 +24,10 @@ from benchmarks.serving.rivals.network import MODEL
 CORE = 0
 """Of the server; the load generator has the other one."""
 
-START_S = 90
+START_S, POLL_S = 90, 0.01
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = "benchmarks.serving.rivals"
+ALTERED = "benchmarks.serving.altered"
 
 REQUIREMENTS = {
     "mlflow": ("mlflow==3.17.2", "onnx==1.23.2", "onnxruntime==1.31.1"),
@@ -51,6 +52,8 @@ class Server:
     """Of each protocol it speaks, a request of one row."""
 
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    ready: Path | None = None
+    """A file that appears when it is ready; without one it is ready when it answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +77,26 @@ class Running:
 
 
 def ours(
-    made: Made, folder: Path, *extra: str, name: str = "ours",
-    module: str = "serving.predictor", environment: Mapping[str, str] | None = None,
+    made: Made, folder: Path, *, name: str = "ours", without: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Server:  # fmt: skip
-    """Return our predictor on a package, its log below a folder."""
+    """Return our predictor on a package, its log below a folder.
+
+    Args:
+        without: A part that is left out, of :mod:`benchmarks.serving.altered`.
+    """
     port = watch.free_port()
-    command = [sys.executable, "-m", module, "--bundle", str(made.package)]
+    log = folder / name.replace(" ", "-")
+    module = [ALTERED, without] if without else ["serving.predictor"]
+    command = [sys.executable, "-m", *module, "--bundle", str(made.package), "--log", str(log)]
     command += ["--model-name", model.NAME, "--version", "1", "--port", str(port)]
     return Server(
         name=name,
-        command=[*command, "--log", str(folder / name.replace(" ", "-")), *extra],
+        command=command,
         port=port,
         asked={"v1 JSON": model.v1, "v2 JSON": model.v2_json, "v2 binary": model.v2_binary},
         environment=environment or {},
+        ready=log / "ready.json",
     )
 
 
@@ -215,7 +225,7 @@ def started(server: Server, made: Made, folder: Path, *, core: int = CORE) -> It
         )  # fmt: skip
     try:
         protocol, build = next(iter(server.asked.items()))
-        answer, first_ms = _first_answer(process, server.port, build(made.rows_nd[0]), output)
+        answer, first_ms = _first_answer(process, server, build(made.rows_nd[0]), output)
         ready_s = time.perf_counter() - begun
         if not _holds(json.loads(answer), made):
             raise RuntimeError(f"{server.name} answered {protocol} wrongly: {answer[:300]!r}")
@@ -227,21 +237,24 @@ def started(server: Server, made: Made, folder: Path, *, core: int = CORE) -> It
 
 
 def _first_answer(
-    process: subprocess.Popen[bytes], port: int, request: bytes, output: Path
+    process: subprocess.Popen[bytes], server: Server, request: bytes, output: Path
 ) -> tuple[bytes, float]:
     end = time.monotonic() + START_S
-    said = "nobody listens"
+    said = "it is not ready"
     while time.monotonic() < end and process.poll() is None:
+        if server.ready is not None and not server.ready.exists():
+            time.sleep(POLL_S)
+            continue
         begun = time.perf_counter()
         try:
-            status, answer = ask(port, request)
+            status, answer = ask(server.port, request)
         except (OSError, http.client.HTTPException) as e:
             said = str(e)
         else:
             if status == 200:
                 return answer, (time.perf_counter() - begun) * 1000
             said = f"{status} {answer[:300]!r}"
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     ended = process.poll()
     why = said if ended is None else f"ended with {ended}: {_last(output.read_text())}"
     raise RuntimeError(f"{output.stem} does not answer: {why}")

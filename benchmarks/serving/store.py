@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,7 +91,7 @@ def _filled(folder: Path, online: str, rows_nd: NDArray[np.float32]) -> Layout:
         "  type: penstock.features.offline.PointInTimeOfflineStore\n"
         "entity_key_serialization_version: 3\nmaterialization:\n  pull_latest_features: true\n"
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         # Feast's own.
         warnings.simplefilter("ignore")
         store = FeatureStore(repo_path=str(folder))

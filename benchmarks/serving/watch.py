@@ -48,6 +48,16 @@ def _cpu_s(pid: int) -> float:
     return sum(int(field) for field in fields[11:15]) * TICK_S
 
 
+def core_s(core: int) -> float:
+    """Return the seconds for which a core has worked, for whomever, since it was started."""
+    for line in (PROC / "stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _waiting, *others = (int(f) for f in fields[:8])
+            return (user + nice + system + sum(others)) * TICK_S
+    raise ValueError(f"this machine has no core {core}; name one of its own.")
+
+
 def cost(pid: int) -> Cost:
     """Return what a tree costs now."""
     pids = tree(pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,9 @@ from penstock.ledger.anchor import HEAD_VARIABLE, anchor_of
 
 VARIABLE = "PENSTOCK_HOME"
 RUN_VARIABLE = "PENSTOCK_RUN"
+SALT_VARIABLE = "PENSTOCK_SALT"
+"""Environment variable: the file that servers hash users with."""
+
 FREE_BYTES = 500_000_000
 """Least free disk space a run is started with."""
 
@@ -73,6 +77,23 @@ class Home:
                 Actor.create(own, name=_user())
         return own
 
+    def salt(self) -> Path:
+        """Return the file of the secret that hashes users, made once, for its owner's eyes.
+
+        Whoever replaces it makes every user somebody new to the prediction log.
+        """
+        own = self.path / "salt"
+        if not own.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            part = self.path / f".salt-{os.getpid()}"
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+                f.write(secrets.token_hex(32))
+            # Another process may have been faster; then its salt is the home's.
+            with suppress(FileExistsError):
+                os.link(part, own)
+            part.unlink()
+        return own
+
     def runs(self) -> Path:
         """Folder of all runs."""
         return self.path / "runs"
@@ -84,6 +105,7 @@ class Home:
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.path / 'mlflow.db'}",
             "PENSTOCK_LEDGER": self.ledger_url,
             KEY_VARIABLE: str(self.key()),
+            SALT_VARIABLE: str(self.salt()),
             # The steps of a run must not phone anyone, nor draw progress bars into a log.
             "FEAST_USAGE": "False",
             "MLFLOW_DISABLE_TELEMETRY": "true",

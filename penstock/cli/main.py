@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import subprocess
 import sys
@@ -19,26 +18,27 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.bundle import BundleError
-from penstock.cli import contract, lineage, register, stages
+from penstock.cli import contract, lineage, predictions, register, servers, stages
 from penstock.cli import ledger as ledgers
 from penstock.cli import run as runs
 from penstock.cli.home import DISK_FULL, HomeError, home, locked, run_id
+from penstock.cli.latency import latency
+from penstock.cli.logs import logs
 from penstock.cli.retire import retire
 from penstock.cli.score import score
-from penstock.cli.screen import Screen, coloured, row, terminal
+from penstock.cli.screen import Screen, coloured, terminal
+from penstock.cli.servers import PORT, Port, Workload, called, shown
+from penstock.cli.triton import triton
 from penstock.datachecks.served import run as run_skew
-from penstock.ledger import Actor, KeyFileError, LedgerError, champion
+from penstock.ledger import Actor, KeyFileError, LedgerError
 from penstock.online import OnlineError
 from penstock.online.served import read_served
-from penstock.register.reconcile import try_to_follow
-from penstock.register.step import mlflow
 from penstock.rollout import step as rollout
+from penstock.rollout.envoy import EnvoyError
 from penstock.rollout.plane import Plane, PlaneError
 from penstock.stage import Refused
 from penstock.verdict import Outcome
 from penstock.workload import UnknownWorkload, load, load_data
-
-PORT = 8780
 
 app = typer.Typer(
     help="Carries a model from features to live traffic through gates, and back when it must.",
@@ -57,6 +57,11 @@ for verb in (lineage.reproduce, score, retire):
     app.command(rich_help_panel=EVIDENCE)(verb)
 app.add_typer(ledgers.app, name="ledger")
 
+SERVED = "What was served"
+app.add_typer(predictions.app, name="predictions", rich_help_panel=SERVED)
+for verb in (latency, triton):
+    app.command(rich_help_panel=SERVED)(verb)
+
 
 class Break(StrEnum):
     """Ways to break a challenger on purpose."""
@@ -71,16 +76,6 @@ class BreakOn(StrEnum):
 
     LIVE = "live"
     ALL = "all"
-
-
-Workload = Annotated[str, typer.Argument(help="Folder below workloads/.")]
-Port = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=65535, help=f"Where users are answered, on loopback; {PORT}, or where they are.",
-        show_default=False,
-    ),
-]  # fmt: skip
 
 
 @app.command()
@@ -175,26 +170,11 @@ def _summary(console: Console, record: runs.Record) -> None:
         noticed = f"{release['detected_s']} s after its step began"
         facts.add_row("  noticed", f"{noticed}; users back in {release['rollback_ms']} ms")
     facts.add_row("  took", f"{record.seconds:.0f} s")
-    facts.add_row("  report", _shown(record.report))
+    facts.add_row("  report", shown(record.report))
     if record.url:
         facts.add_row("  answering", record.url)
-        facts.add_row("  look around", f"{_command()} status · {_command()} down stops the servers")
+        facts.add_row("  look around", f"{called()} status · {called()} down stops the servers")
     console.print(facts)
-
-
-def _command() -> str:
-    """Return how this command was called, so that what is printed can be typed."""
-    return _shown(sys.argv[0]) if "/" in sys.argv[0] else "penstock"
-
-
-def _shown(path: str | None) -> str:
-    """Return a path as seen from here, where that is shorter."""
-    if path is None:
-        return ""
-    try:
-        return str(Path(path).relative_to(Path.cwd()))
-    except ValueError:
-        return path
 
 
 @app.command(name="compile")
@@ -214,78 +194,8 @@ def compile_(
     typer.echo(f"wrote {out}")
 
 
-@app.command()
-def up(workload: Workload = "digits", port: Port = None) -> None:
-    """Start the servers and let the champion answer.
-
-    Example: penstock up digits
-    """
-    load(workload)
-    held = home()
-    ledger = held.ledger()
-    try:
-        if champion(ledger.entries(workload)) is None:
-            raise HomeError(f"{workload} has no champion yet; release one: penstock run {workload}")
-        at = port or Plane.port(held.path) or PORT
-        plane = Plane.up(held.path, model=workload, port=at)
-        version = rollout.serve_champion(plane, ledger, workload)
-        os.environ.update(held.environment())
-        actor, moment = Actor.load(held.key()), datetime.now(UTC)
-        aside = try_to_follow(workload, mlflow, ledger, actor=actor, now=moment)
-    finally:
-        ledger.close()
-    if aside:
-        typer.echo(f"penstock: {aside}", err=True)
-    typer.echo(f"version {version} of {workload} answers at {plane.url}/v2/models/{workload}/infer")
-
-
-@app.command()
-def down() -> None:
-    """Stop every server of this home.
-
-    Example: penstock down
-    """
-    held = home()
-    if not Plane.running(held.path):
-        typer.echo("nothing is running")
-        return
-    Plane.attach(held.path).down()
-    typer.echo("stopped")
-
-
-@app.command()
-def status() -> None:
-    """Show what serves: slots, versions, share of users.
-
-    Example: penstock status
-    """
-    console, held = terminal(), home()
-    if not Plane.running(held.path):
-        console.print(f"nothing is running; {_command()} up starts the servers")
-        raise typer.Exit(1)
-    plane = Plane.attach(held.path)
-    table, seen = plane.observe(), plane.status()
-    console.print(f"{seen['model']} at {plane.url}, table {table.sequence}")
-    for slot, state in seen["slots"].items():
-        share = _share(slot, table.champion, table.challenger, table.buckets, table.mirror)
-        version = state.get("version")
-        line = f"version {version}, {share}, process {state.get('pid')}" if version else "empty"
-        restarts = state.get("restarts") or 0
-        again = f", restarted {restarts} times" if restarts else ""
-        took = state.get("seconds")
-        ready = "" if not version or took is None else f", ready after {took:.1f} s"
-        console.print(row(f"slot {slot}", None, state["state"], line + ready + again))
-
-
-def _share(
-    slot: str, champion_slot: str, challenger: str | None, buckets: int, mirror: str | None
-) -> str:
-    percent = 100 * buckets / 64
-    if slot == champion_slot:
-        return f"{100 - percent:.0f} % of users"
-    if slot == challenger:
-        return f"{percent:.0f} % of users"
-    return "a copy of every request" if slot == mirror else "no users"
+for server in (servers.up, servers.down, servers.status, logs):
+    app.command()(server)
 
 
 EXPECTED = (
@@ -296,6 +206,7 @@ EXPECTED = (
     KeyFileError,
     LedgerError,
     PlaneError,
+    EnvoyError,
     Refused,
     OSError,
     LookupError,

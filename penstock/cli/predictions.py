@@ -1,13 +1,14 @@
-"""The ``penstock predictions`` verbs: what is in the prediction log, and what may not stay in it."""
+"""The ``penstock predictions`` verbs: what is in the log, and what may not stay in it."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,9 +18,11 @@ from penstock.cli.home import home
 from penstock.cli.screen import plain, terminal
 from penstock.predictions.coverage import coverage as covered
 from penstock.predictions.files import Busy
-from penstock.predictions.forget import Forgotten, forget as forget_at, log_folders
+from penstock.predictions.forget import Forgotten, log_folders
+from penstock.predictions.forget import forget as forget_at
 from penstock.predictions.hashing import read_salt
-from penstock.predictions.keep import expire as expire_at, keep
+from penstock.predictions.keep import Kept, keep
+from penstock.predictions.keep import expire as expire_at
 from penstock.predictions.log import Losses, Predictions
 from penstock.predictions.place import ADDRESS_VARIABLE, Place
 from penstock.predictions.summary import Group, summary
@@ -122,8 +125,7 @@ def forget(
         try:
             one = forget_at(address, who, salt=secret, now=datetime.now(UTC))
         except Busy as e:
-            typer.echo(f"penstock: {e}", err=True)
-            raise typer.Exit(1) from e
+            _held(e)
         removed = Forgotten(rows=removed.rows + one.rows, files=removed.files + one.files)
     typer.echo(f"removed {removed.rows} rows from {removed.files} files")
 
@@ -138,22 +140,85 @@ def expire(log: Address = None) -> None:
 
     Exit codes: 0; 1 a disk or a place refused, call again; 2 wrong call.
     """
-    expired = finished = sent = 0
-    address, problems = _address(log), list[str]()
-    if Place.at(address).local:
-        to = os.environ.get(ADDRESS_VARIABLE)
-        for folder in log_folders(Path(address)):
-            kept = keep(folder, now=time.time(), to=Place.at(to) if to else None)
-            finished, sent, expired = (
-                finished + kept.finished,
-                sent + kept.sent,
-                expired + kept.expired,
-            )
-            problems += [kept.problem] if kept.problem else []
+    address, to = _address(log), os.environ.get(ADDRESS_VARIABLE)
+    place, now, done = Place.at(address), time.time(), list[Kept]()
+    if place.local:
+        away = Place.at(to) if to else None
+        try:
+            done = [keep(folder, now=now, to=away) for folder in log_folders(Path(address))]
+        except Busy as e:
+            _held(e)
     else:
-        expired = expire_at(Place.at(address), now=time.time())
-    typer.echo(f"finished {finished} journals, copied {sent} files, removed {expired} old ones")
+        done = [Kept(expired=expire_at(place, now=now))]
+    finished, sent, old = (
+        sum(getattr(kept, name) for kept in done) for name in ("finished", "sent", "expired")
+    )
+    typer.echo(f"finished {finished} journals, copied {sent} files, removed {old} old ones")
+    problems = [kept.problem for kept in done if kept.problem]
     for problem in problems:
         typer.echo(f"penstock: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
+
+
+def _held(e: Busy) -> NoReturn:
+    typer.echo(f"penstock: {e}", err=True)
+    raise typer.Exit(1) from e
+
+
+def _address(named: str | None) -> str:
+    """Return the address that was named, or the folder of this home's servers.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
+    address = named or str(home().path / "serving")
+    place = Place.at(address)
+    if place.local and not Path(place.root).is_dir():
+        raise ValueError(f"{address} is not there; name the folder of the log with --log.")
+    return address
+
+
+def _everywhere(named: str | None) -> list[str]:
+    """Return the address, and where its finished files are copied to."""
+    to = os.environ.get(ADDRESS_VARIABLE)
+    here = _address(named)
+    return [here, to] if to and to != here else [here]
+
+
+def _grouped(groups: Sequence[Group]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("version", "slot", "arm"):
+        table.add_column(name)
+    for name in ("requests", "refused", "errors", "p50", "p99", "stood in", "stale", "newest"):
+        table.add_column(name, justify="right")
+    for one in groups:
+        counts = (one.requests, one.refused, one.errors)
+        table.add_row(
+            *map(plain, (one.version, one.slot, one.arm)),
+            *(f"{count:,}" for count in counts),
+            *map(_milliseconds, (one.p50_ms, one.p99_ms)),
+            *(f"{count:,}" for count in (one.stood_in, one.stale)),
+            f"{one.newest:%Y-%m-%d %H:%M:%S}",
+        )
+    return table
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} ms"
+
+
+def _say_losses(console: Console, losses: Losses) -> None:
+    """Say what was lost; end with 1 where anything was."""
+    lost = losses.dropped + losses.failed + losses.unreadable
+    if not lost and not losses.problems:
+        console.print("no record lost, as far as counted", style="green")
+        return
+    said = (
+        f"lost: {losses.dropped:,} dropped, {losses.failed:,} not writable, "
+        f"{losses.unreadable:,} unreadable; {losses.written:,} written"
+    )
+    console.print(plain(said, style="red"), soft_wrap=True)
+    for problem in losses.problems:
+        console.print(plain(problem, style="red"), soft_wrap=True)
+    raise typer.Exit(1)

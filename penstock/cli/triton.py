@@ -22,6 +22,9 @@ def triton(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; the workload's.")] = None,
     gpu: Annotated[bool, typer.Option(help="Run the graph with ONNX Runtime on a GPU.")] = False,
+    signature_checked: Annotated[
+        bool, typer.Option("--signature-checked", help="You verified the package's signature.")
+    ] = False,
     image: Annotated[str, typer.Option(help="Triton's image, with its digest.")] = repository.IMAGE,
 ) -> None:
     """Write a model repository that Triton loads, warms with real rows, and serves strictly.
@@ -39,6 +42,7 @@ def triton(
         name=name,
         image=image,
         gpu=gpu,
+        signature_checked=signature_checked,
     )
     model = written.model
     typer.echo(f"{model.name} for {model.platform.value} in {written.folder}")

@@ -98,12 +98,15 @@ class Lookup:
             for entity in entities
             for number, view in enumerate(self._views)
         ]
+        # A ranking asks for the same user with every item; the store is asked for each key once.
+        wanted = list(dict.fromkeys(keys))
         self.counts.asked += len(entities)
         try:
-            stored = iter(self._store.read(keys))
+            known = dict(zip(wanted, self._store.read(wanted), strict=True))
         except OnlineError:
             self.counts.failed += len(entities)
             raise
+        stored = iter(keys)
         now = self._clock()
         now_us = (now - _EPOCH) // _MICROSECOND
         found: list[Found] = []
@@ -111,7 +114,7 @@ class Lookup:
             values: dict[str, Any] = {}
             stale: list[str] = []
             for view in self._views:
-                event_us, held = next(stored)
+                event_us, held = known[next(stored)]
                 age_us = None if event_us is None else now_us - event_us
                 if age_us is not None and self._aged is not None:
                     self._aged(view.name, age_us / 1e6)

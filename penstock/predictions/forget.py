@@ -80,18 +80,20 @@ def log_folders(root: Path) -> list[Path]:
 
 def _end_journals(folder: Path, sleep: Callable[[float], None]) -> None:
     asked = [journal for journal in files.journals(folder) if files.is_open(journal)]
-    for journal in asked:
-        journal.with_suffix(ROLL).touch()
     end = time.monotonic() + WAIT_S
-    while still := [journal for journal in asked if files.is_open(journal)]:
-        if time.monotonic() >= end:
-            raise files.Busy(
-                f"{still[0]} is held by a server that does not end it; is it stopped or hanging? "
-                "End it and call again."
-            )
-        sleep(0.05)
-    for journal in asked:
-        journal.with_suffix(ROLL).unlink(missing_ok=True)
+    try:
+        for journal in asked:
+            journal.with_suffix(ROLL).touch()
+        while still := [journal for journal in asked if files.is_open(journal)]:
+            if time.monotonic() >= end:
+                raise files.Busy(
+                    f"{still[0]} is held by a server that does not end it; is it stopped or "
+                    "hanging? End it and call again."
+                )
+            sleep(0.05)
+    finally:
+        for journal in asked:
+            journal.with_suffix(ROLL).unlink(missing_ok=True)
 
 
 def _finish(folder: Path) -> None:

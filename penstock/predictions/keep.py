@@ -59,7 +59,7 @@ def keep(folder: Path, *, now: float, to: Place | None = None, linger_s: float =
         files.clear_parts(folder)
         _remove_finished(folder, now - linger_s)
         _attempt(kept, lambda: finish(folder, kept))
-        _attempt(kept, lambda: _expire(folder, kept, now))
+        _attempt(kept, lambda: _expired(folder, kept, now))
         if to is not None:
             _attempt(kept, lambda: _send(folder, kept, to))
         return kept
@@ -109,19 +109,46 @@ def _remove_finished(folder: Path, before: float) -> None:
             journal.unlink()
 
 
-def _expire(folder: Path, kept: Kept, now: float) -> None:
-    here = Place.at(folder)
-    for parquet in files.parquets(folder):
-        contract, name = files.contract_of(parquet), files.name_of(parquet)
-        if contract is None or name is None:
+def expire(place: Place, *, now: float) -> int:
+    """Remove files whose rows are all older than their endpoint keeps them; return how many.
+
+    Args:
+        now: Unix seconds.
+
+    Raises:
+        OSError: The place refuses.
+    """
+    kept_s: dict[str, float] = {}
+    expired = 0
+    for path in place.parquets():
+        name = files.name_of(path)
+        if name is None:
             continue
-        before = now - contract.endpoint.log_kept.total_seconds()
-        # A file's rows are no older than its name: most need not be opened.
-        if name.begun.timestamp() < before and newest_s(here, str(parquet)) < before:
-            for path in (parquet.with_suffix(JOURNAL), refused_of(parquet), parquet):
-                path.unlink(missing_ok=True)
-            parquet.with_suffix(SENT).unlink(missing_ok=True)
-            kept.expired += 1
+        if name.contract not in kept_s:
+            declared = place.contract(path).endpoint.log_kept
+            kept_s[name.contract] = declared.total_seconds()
+        before = now - kept_s[name.contract]
+        # A file's rows are hardly older than its name: most need not be opened.
+        if name.begun.timestamp() < before and newest_s(place, path) < before:
+            _remove(place, path)
+            expired += 1
+    return expired
+
+
+def _remove(place: Place, path: str) -> None:
+    if place.local:
+        parquet = Path(path)
+        for beside in (
+            parquet.with_suffix(JOURNAL),
+            refused_of(parquet),
+            parquet.with_suffix(SENT),
+        ):
+            beside.unlink(missing_ok=True)
+    place.remove(path)
+
+
+def _expired(folder: Path, kept: Kept, now: float) -> None:
+    kept.expired = expire(Place.at(folder), now=now)
 
 
 def newest_s(place: Place, path: str) -> float:

@@ -69,7 +69,7 @@ class Joined:
     """Predictions with their outcomes."""
 
     table: pa.Table
-    """One row an answered example: what was predicted, and ``outcome``, null where none is known."""
+    """One row an answered example: what was predicted, and ``outcome``, null where not known."""
 
     told: Told
 

@@ -1,14 +1,15 @@
 """Place: a folder of finished files, on this machine or in an object store, through one interface.
 
 ``s3://bucket/folder`` is read and written through Arrow's own S3 client, configured as every S3
-client is: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, and ``AWS_ENDPOINT_URL``
-for a store that is not Amazon's. An object appears whole or not at all, so a copy that was
+client is: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, and for a store that is
+not Amazon's ``AWS_ENDPOINT_URL``. An object appears whole or not at all, so a copy that was
 interrupted is made again.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from penstock.request import Contract
 
 ADDRESS_VARIABLE = "PENSTOCK_PREDICTIONS"
 """Environment variable: where servers copy finished files to."""
+
+CONNECT_S, REQUEST_S = 5.0, 60.0
 
 _PIECE = 8 << 20
 
@@ -48,8 +51,7 @@ class Place:
             return cls(fs.LocalFileSystem(), str(Path(text).absolute()), local=True)
         if not text.startswith("s3://"):
             raise ValueError(f"{text} is no folder and no s3://bucket/folder.")
-        found, root = fs.FileSystem.from_uri(text)
-        return cls(found, root.rstrip("/"), local=False)
+        return cls(_s3(), text.removeprefix("s3://").rstrip("/"), local=False)
 
     def parquets(self) -> list[str]:
         """Return the finished files in it and below, oldest first."""
@@ -112,6 +114,19 @@ class Place:
 
     def _path(self, file: Path, workload: str) -> str:
         return f"{self.root}/{workload}/{file.name}"
+
+
+def _s3() -> fs.FileSystem:
+    """Return the client; Arrow's own does not look for the endpoint of a store in every place."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    scheme, _, host = (endpoint or "https://").partition("://")
+    return fs.S3FileSystem(
+        scheme=scheme,
+        endpoint_override=host or None,
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        connect_timeout=CONNECT_S,
+        request_timeout=REQUEST_S,
+    )
 
 
 def _file(path: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock.bundle import Bundle, hash_file, replace_folder, write_json, write_text
+from penstock.bundle import SIGNATURE, Bundle, hash_file, replace_folder, write_json, write_text
 from penstock.register import tritoncheck
 from penstock.register.tritonconfig import VERSION, Model, Platform, Tensor, config, plan_name
 from penstock.register.tritonstart import write_start
@@ -65,7 +65,8 @@ def write(
     platform: Platform | None = None,
     name: str | None = None,
     image: str = IMAGE,
-    gpu: bool | None = None,
+    gpu: bool = False,
+    signature_checked: bool = False,
 ) -> Written:
     """Fill a new folder: a model repository, how to start Triton on it, and a runtime for KServe.
 
@@ -74,6 +75,8 @@ def write(
         platform: A plan where the package has one, else the graph, unless it is said here.
         name: Of the model; the workload's unless it is said here.
         gpu: Whether ONNX Runtime computes on a GPU; a plan always does.
+        signature_checked: Whether whoever asks has verified the package's signature, as its
+            endpoint wants it to be: Triton verifies none.
 
     Raises:
         Unfit: The folder is not empty, or the package has not what was asked for.
@@ -84,7 +87,13 @@ def write(
         raise Unfit(f"{out} is not empty; name a new folder.")
     chosen = platform or (Platform.PLAN if PLAN in package.manifest["files"] else Platform.ONNX)
     contract = Contract.from_dict(package.json("serving.json"))
-    on_gpu = chosen is Platform.PLAN or bool(gpu)
+    if contract.endpoint.signed and not signature_checked:
+        raise Unfit(
+            f"{contract.workload} serves signed packages only, and Triton checks no signature; "
+            f"verify it: model_signing verify key --public_key KEY --signature "
+            f"{package.path / SIGNATURE} {package.path}, then add --signature-checked."
+        )
+    on_gpu = gpu or chosen is Platform.PLAN
     graph = _graph(package, gpu=on_gpu)
     given, made = _named(graph)
     manifest = _plan(package, graph, given, contract) if chosen is Platform.PLAN else None

@@ -39,15 +39,16 @@ def write_start(out: Path, model: Model, *, image: str) -> None:
 
 _START = """\
 #!/bin/sh
-# Starts Triton in its image on the repository beside this file. It is not ready, and ends, when a
-# model does not load, does not warm up, or is not as configured.
-models="${{1:-$(dirname "$0")/models}}"
+# Starts Triton in its image on the repository beside this file; options of Triton's may follow. It
+# ends when a model does not load, does not warm up, or is not as configured.
+models="$(dirname "$0")/models"
 key="closed=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n')"
 exec tritonserver \\
   {options} \\
   --http-address=127.0.0.1 --grpc-address=127.0.0.1 --metrics-address=127.0.0.1 \\
   --http-restricted-api="{closed}:$key" \\
-  --grpc-restricted-protocol="{closed}:$key"
+  --grpc-restricted-protocol="{closed}:$key" \\
+  "$@"
 """
 
 _RUNTIME = """\

@@ -1,6 +1,7 @@
--- Assigner: sets x-rollout-bucket from x-user-id and the table's salt. What a client sent under
--- x-rollout-* is removed, never trusted. SHA-256 after FIPS 180-4; the bucket is the first eight
--- bytes of the digest modulo 64, which is the low six bits of its second word.
+-- Assigner: sets x-rollout-bucket from x-user-id and the table's salt; what a client sent under
+-- x-rollout-* was removed before. Hashes the bearer token, where there is one. SHA-256 after FIPS
+-- 180-4; the bucket is the first eight bytes of the digest modulo 64, which is the low six bits of
+-- its second word.
 local bit = require("bit")
 local band, bnot, bxor = bit.band, bit.bnot, bit.bxor
 local ror, shr, tobit = bit.ror, bit.rshift, bit.tobit
@@ -55,7 +56,7 @@ local function compress(state, block)
   end
 end
 
-local function bucket(text)
+local function digest(text)
   local message = padded(text)
   local state = {}
   for i = 1, 8 do
@@ -64,13 +65,32 @@ local function bucket(text)
   for at = 1, #message, 64 do
     compress(state, string.sub(message, at, at + 63))
   end
-  return band(state[2], 63)
+  return state
+end
+
+local function bucket(text)
+  return band(digest(text)[2], 63)
+end
+
+-- The token's hash takes its place: tokens are compared, kept and dumped as hashes only.
+local function hashed(authorization)
+  local token = string.match(authorization, "^[Bb]earer +([%w%-%._~%+/]+=*)$")
+  if token == nil or #token > 250 then
+    return "none"
+  end
+  local words = digest(token)
+  for i = 1, 8 do
+    words[i] = bit.tohex(words[i])
+  end
+  return "Bearer " .. table.concat(words)
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  headers:remove("x-rollout-arm")
-  headers:remove("x-rollout-shadow")
+  local authorization = headers:get("authorization")
+  if authorization ~= nil then
+    headers:replace("authorization", hashed(authorization))
+  end
   local salt = handle:metadata():get("salt") or ""
   local user = headers:get("x-user-id") or headers:get("x-request-id") or ""
   headers:replace("x-rollout-bucket", tostring(bucket(salt .. ":" .. user)))

@@ -1,21 +1,17 @@
-"""The edge: where users come in. Who may ask, over what, and what is cut off a request first."""
+"""Envoy's listeners: what a request may be, what is cut off it, and over what it comes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-LOOPBACK = "127.0.0.1"
-API_KEY = "envoy.filters.http.api_key_auth"
-CALLER = "x-penstock-client"
-"""Header that names whose token it was, for servers and the access log."""
+from penstock.rollout.access import LOOPBACK, Access
+
+TOKENS = "envoy.filters.http.rbac"
+"""Name of the filter that compares tokens."""
 
 KEPT_CONNECTIONS = 16_384
 MAX_HEADERS_KB, MAX_HEADERS = 16, 64
@@ -24,119 +20,8 @@ REQUEST_S, HEADERS_S, IDLE_S = 10, 5, 75
 
 TYPES = "type.googleapis.com/envoy."
 _MANAGER = f"{TYPES}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{24,200}=*")
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _FORGED = ("x-rollout-", "x-penstock-", "x-envoy-")
 """Beginnings of headers that only the edge may set."""
-
-
-class AccessError(ValueError):
-    """What was declared about access cannot be used; the text says why and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """Who may ask: whoever reaches loopback, unless tokens or client certificates are declared."""
-
-    tokens: Mapping[str, str] = field(default_factory=dict[str, str])
-    """SHA-256 of each caller's bearer token, in hexadecimal; the tokens are kept nowhere."""
-
-    certificate: str | None = None
-    key: str | None = None
-    clients: str | None = None
-    """Certificates of the authorities whose clients may connect; mutual TLS."""
-
-    listen: str = LOOPBACK
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise AccessError("a certificate needs its key: give --tls-cert and --tls-key.")
-        if self.clients is not None and self.certificate is None:
-            raise AccessError("client certificates need TLS: give --tls-cert and --tls-key too.")
-        if self.listen != LOOPBACK and not (self.tls and (self.tokens or self.clients)):
-            raise AccessError(
-                f"listening at {self.listen} needs --tls-cert and --tls-key, and --token or "
-                "--client-ca: others than this machine's users could ask."
-            )
-        for path in (self.certificate, self.key, self.clients):
-            if path is not None and not os.access(path, os.R_OK):
-                raise AccessError(f"{path} cannot be read; name a PEM file that can.")
-        if self.key is not None:
-            private(Path(self.key))
-
-    @property
-    def tls(self) -> bool:
-        """Whether the edge speaks TLS."""
-        return self.certificate is not None
-
-    def save(self, path: Path) -> None:
-        """Remember it, for its owner's eyes."""
-        write_private(path, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Return what was remembered; anybody on loopback where nothing was.
-
-        Raises:
-            AccessError: What is remembered cannot be used any more.
-        """
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return cls()
-        if unknown := set(held) - {f.name for f in fields(cls)}:
-            raise AccessError(f"{path} holds {sorted(unknown)[0]!r}, which nobody knows.")
-        return cls(**held)
-
-
-def read_tokens(path: Path) -> dict[str, str]:
-    """Return the hash of each caller's token in a file of lines ``NAME TOKEN``.
-
-    Raises:
-        AccessError: Others can read the file, a line is not one, or a token is short or twice.
-    """
-    private(path)
-    found: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        # The line itself is never shown: it may hold a secret.
-        if len(words) != 2 or not _NAME.fullmatch(words[0]) or not _TOKEN.fullmatch(words[1]):
-            raise AccessError(
-                f"line {number} of {path} is not a name and a token of 24 to 200 letters, digits "
-                "or -._~+/; make one: openssl rand -hex 32"
-            )
-        digest = hashlib.sha256(words[1].encode()).hexdigest()
-        if words[0] in found or digest in found.values():
-            raise AccessError(f"line {number} of {path} has a name or a token a second time.")
-        found[words[0]] = digest
-    if not found:
-        raise AccessError(f"{path} holds no token; a line is: NAME TOKEN")
-    return found
-
-
-def private(path: Path) -> None:
-    """Refuse a secret that others on this machine can read.
-
-    Raises:
-        AccessError: They can, or nobody can.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError as e:
-        raise AccessError(f"{path} cannot be read: {e.strerror}.") from e
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise AccessError(f"{path} can be read by others; make it yours alone: chmod 600 {path}")
-
-
-def write_private(path: Path, document: object) -> None:
-    """Write a JSON file that only its owner can read, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
-        f.write(json.dumps(document, indent=1, sort_keys=True))
-    part.replace(path)
 
 
 def address(port: int, host: str = LOOPBACK) -> dict[str, Any]:
@@ -154,7 +39,7 @@ def outside(
         body_bytes: Longest body that is taken.
         tls: Where certificates come from, as :func:`inline` or :func:`watched` say.
     """
-    filters = [_api_keys(access.tokens)] if access.tokens else []
+    filters = [_tokens(access.tokens)] if access.tokens else []
     manager = _manager(routing, log, body_bytes, filters, forged=_FORGED)
     chain: dict[str, Any] = {"filters": [{"name": "http", "typed_config": manager}]}
     if access.tls:
@@ -175,9 +60,7 @@ def outside(
     }
 
 
-def inside(
-    socket: str, routing: Mapping[str, Any], log: Path, body_bytes: int
-) -> dict[str, Any]:
+def inside(socket: str, routing: Mapping[str, Any], log: Path, body_bytes: int) -> dict[str, Any]:
     """Return the listener of this machine's owner: a socket file that nobody else can open.
 
     It asks for no token and lets a probe choose its slot.
@@ -199,47 +82,52 @@ def inline(access: Access) -> dict[str, Any]:
     return held
 
 
-def watched(access: Access, secrets: Path) -> dict[str, Any]:
+def watched(access: Access, folder: Path) -> dict[str, Any]:
     """Return certificates as secrets that Envoy reads anew when their files are replaced."""
-    source = {"path_config_source": {"path": str(secrets)}}
-    held: dict[str, Any] = {
-        "tls_certificate_sds_secret_configs": [{"name": _server(access), "sds_config": source}]
-    }
-    if access.clients is not None:
-        authority = {"name": _clients(access), "sds_config": source}
-        held["validation_context_sds_secret_config"] = authority
+
+    def secret(file: str) -> dict[str, Any]:
+        source = {"path_config_source": {"path": str(folder / file)}}
+        return {"name": file, "sds_config": source}
+
+    held: dict[str, Any] = {}
+    for file in secrets(access):
+        if file.startswith("clients"):
+            held["validation_context_sds_secret_config"] = secret(file)
+        else:
+            held["tls_certificate_sds_secret_configs"] = [secret(file)]
     return held
 
 
-def _server(access: Access) -> str:
-    """Return a secret's name; other files have another, so that a change of files is seen."""
-    return f"server-{digest([access.certificate, access.key])}"
+def secrets(access: Access) -> dict[str, dict[str, Any]]:
+    """Return the files that :func:`watched` points at: one a secret, Envoy takes no more.
+
+    A secret of other files has another name, so that Envoy sees the change.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if access.certificate is not None:
+        held = {**_certificate(access), "watched_directory": _folder(access.certificate)}
+        name = f"server-{digest([access.certificate, access.key])}.json"
+        found[name] = _secret(name, {"tls_certificate": held})
+    if access.clients is not None:
+        authority = {"filename": access.clients}
+        held = {"trusted_ca": authority, "watched_directory": _folder(access.clients)}
+        name = f"clients-{digest(access.clients)}.json"
+        found[name] = _secret(name, {"validation_context": held})
+    return found
 
 
-def _clients(access: Access) -> str:
-    return f"clients-{digest([access.clients])}"
+def _secret(name: str, held: dict[str, Any]) -> dict[str, Any]:
+    kind = f"{TYPES}extensions.transport_sockets.tls.v3.Secret"
+    return {"resources": [{"@type": kind, "name": name, **held}]}
+
+
+def _folder(path: str) -> dict[str, str]:
+    return {"path": str(Path(path).parent)}
 
 
 def digest(document: object) -> str:
     """Return a short name of a document's content."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def secrets(access: Access) -> dict[str, Any]:
-    """Return the file that :func:`watched` points at."""
-    kind = f"{TYPES}extensions.transport_sockets.tls.v3.Secret"
-    resources: list[dict[str, Any]] = []
-    if access.certificate is not None:
-        folder = {"path": str(Path(access.certificate).parent)}
-        held = {**_certificate(access), "watched_directory": folder}
-        resources.append({"@type": kind, "name": _server(access), "tls_certificate": held})
-    if access.clients is not None:
-        held = {
-            "trusted_ca": {"filename": access.clients},
-            "watched_directory": {"path": str(Path(access.clients).parent)},
-        }
-        resources.append({"@type": kind, "name": _clients(access), "validation_context": held})
-    return {"resources": resources}
 
 
 def _certificate(access: Access) -> dict[str, Any]:
@@ -307,16 +195,24 @@ def _manager(
     }
 
 
-def _api_keys(tokens: Mapping[str, str]) -> dict[str, Any]:
-    """Compare hashes: the assigner has put the token's hash where the token was."""
+def _tokens(tokens: Mapping[str, str]) -> dict[str, Any]:
+    """Compare hashes: the assigner has put the token's hash where the token was.
+
+    Not Envoy's api_key_auth: it is still marked as outside its threat model.
+    """
+    policies = {
+        name: {
+            "permissions": [{"any": True}],
+            "principals": [
+                {"header": {"name": "authorization", "string_match": {"exact": f"Bearer {held}"}}}
+            ],
+        }
+        for name, held in tokens.items()
+    }
+    rules = {"action": "ALLOW", "policies": policies}
     return {
-        "name": API_KEY,
-        "typed_config": {
-            "@type": f"{TYPES}extensions.filters.http.api_key_auth.v3.ApiKeyAuth",
-            "credentials": [{"client": name, "key": key} for name, key in tokens.items()],
-            "key_sources": [{"header": "authorization"}],
-            "forwarding": {"header": CALLER, "hide_credentials": True},
-        },
+        "name": TOKENS,
+        "typed_config": {"@type": f"{TYPES}extensions.filters.http.rbac.v3.RBAC", "rules": rules},
     }
 
 
@@ -336,10 +232,13 @@ def _replies() -> dict[str, Any]:
             "headers_to_add": [{"header": {"key": header, "value": value}}],
         }
 
+    # Only a token that is missing or unknown is refused with 403 here.
+    refused = {"status_code": 401, "body": {"inline_string": "a bearer token is needed"}}
+
     return {
         "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
         "mappers": [
-            status("EQ", 401, "www-authenticate", "Bearer"),
+            status("EQ", 403, "www-authenticate", "Bearer") | refused,
             status("GE", 503, "retry-after", "1"),
         ],
     }
@@ -350,7 +249,7 @@ def _access_log(path: Path) -> dict[str, Any]:
     lines = {
         "at": "%START_TIME(%s.%3f)%",
         "request_id": "%REQ(X-REQUEST-ID)%",
-        "client": f"%REQ({CALLER.upper()})%",
+        "client": f"%DYNAMIC_METADATA({TOKENS}:enforced_effective_policy_id)%",
         "peer": "%DOWNSTREAM_PEER_SUBJECT%",
         "bucket": "%REQ(X-ROLLOUT-BUCKET)%",
         "arm": "%REQ(X-ROLLOUT-ARM)%",

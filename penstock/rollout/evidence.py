@@ -229,7 +229,7 @@ def _told(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def _rows_from(parquet: Path, line: int) -> list[Record]:
-    """Return the records of a finished journal from one of its lines on, as the journal had them."""
+    """Return the records of a finished journal from one of its lines on, as they were in it."""
     table = pq.read_table(parquet, columns=["line", *TOLD])
     rest = table.filter(pc.greater_equal(table["line"], line)).filter(pc.field("at").is_valid())
     microseconds = rest["at"].cast(pa.int64()).to_pylist()

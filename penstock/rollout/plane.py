@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from penstock.bundle import write_json
 from penstock.rollout import envoy
-from penstock.rollout.edge import LOOPBACK, Access, AccessError
+from penstock.rollout.access import Access, AccessError
 from penstock.rollout.rotation import rotate
 from penstock.rollout.routing import PROBE
 from penstock.rollout.supervisor import LOCK, check_port, log_of
@@ -76,7 +76,7 @@ class Plane:
             PlaneError: It runs for another model or at another port, or the port is taken.
         """
         if not cls.running(home):
-            cls(home)._check_port(port)
+            cls(home).check_port(port)
             return False
         seen = cls(home).status()
         if seen["model"] != model:
@@ -96,8 +96,12 @@ class Plane:
         """Return where the plane of a home answers, None if none runs."""
         return cls(home).status()["port"] if cls.running(home) else None
 
-    def _check_port(self, port: int) -> None:
-        """Refuse a port in use; an Envoy whose supervisor was killed is ending just now."""
+    def check_port(self, port: int) -> None:
+        """Refuse a port in use; an Envoy whose supervisor was killed is ending just now.
+
+        Raises:
+            PlaneError: It is; the text says how to choose another.
+        """
         note = self._folder / "envoy" / "process.json"
         self._until(lambda: left_over(note) is None, UP_S)
         try:
@@ -137,7 +141,7 @@ class Plane:
             folder=self._folder,
             port=port,
             model=model,
-            slots={slot: port for slot in SLOTS},
+            slots=dict.fromkeys(SLOTS, port),
             access=access,
         )
         envoy.check(trial, FIRST)

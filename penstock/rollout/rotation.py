@@ -1,7 +1,7 @@
 """Logs of processes that go on running: kept in pieces, a bounded number, no line lost.
 
-A server is started as ``python -m penstock.rollout.rotation MODULE ARGUMENTS``: this process becomes
-the module, and on SIGUSR1 opens its log anew. So a log can be renamed while it is written.
+A server is started as ``python -m penstock.rollout.rotation MODULE ARGUMENTS``: this process
+becomes the module, and on SIGUSR1 opens its log anew. So a log can be renamed while it is written.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.rollout.edge import API_KEY, TYPES, address
+from penstock.rollout.edge import TOKENS, TYPES, address
 from penstock.rollout.table import SLOTS, TrafficTable
 
 ROUTES = "users"
@@ -113,8 +113,8 @@ def _probe(slot: str, table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
 def _open(path: str, table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
     rule = _rule("champion", table.champion, table, timeout_ms)
     rule["match"] = {"path": path}
-    kind = f"{TYPES}config.route.v3.FilterConfig"
-    rule["typed_per_filter_config"] = {API_KEY: {"@type": kind, "disabled": True}}
+    asks_nothing = {"@type": f"{TYPES}extensions.filters.http.rbac.v3.RBACPerRoute"}
+    rule["typed_per_filter_config"] = {TOKENS: asks_nothing}
     return rule
 
 
@@ -232,7 +232,7 @@ def _slot(slot: str, port: int, model: str) -> dict[str, Any]:
             "enforcing_success_rate": 0,
             "interval": "0.5s",
             "base_ejection_time": f"{_EJECTED_S}s",
-            "max_ejection_time": f"{2 * _EJECTED_S}s",
+            "max_ejection_time": f"{_EJECTED_S}s",
             "max_ejection_percent": 100,
             # A server can say it is ready and still answer nobody.
             "successful_active_health_check_uneject_host": False,

@@ -29,7 +29,7 @@ PREDICTOR = (sys.executable, "-m", "penstock.rollout.rotation", "serving.predict
 """Command that serves a package; tests put a stand-in here. It takes SIGUSR1 as a call to open its
 log anew."""
 
-DRAIN_S = 5.0
+DRAIN_S = 8.0
 START_S = 120.0
 """A server that is not ready after this long never will be."""
 
@@ -149,16 +149,21 @@ class Slot:
             self._process.wait()
             self._ended(why)
 
+    def ask_to_stop(self) -> None:
+        """Let the process begin to end; :meth:`stop` waits for it."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            # A stopped (hanging) process cannot act on a signal before it is continued.
+            self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Let requests in flight finish, then end the process and what it has started."""
+        self.ask_to_stop()
         process = self._process
         self._forget()
         self.state, self._was_ready, self.seconds = "stopped", False, None
         if process is None:
             return
-        process.send_signal(signal.SIGTERM)
-        # A stopped (hanging) process cannot act on a signal before it is continued.
-        process.send_signal(signal.SIGCONT)
         try:
             process.wait(DRAIN_S)
         except subprocess.TimeoutExpired:

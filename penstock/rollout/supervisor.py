@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from penstock.bundle import write_json
 from penstock.rollout import envoy
-from penstock.rollout.edge import LOOPBACK, Access, AccessError
+from penstock.rollout.access import LOOPBACK, Access, AccessError
 from penstock.rollout.proxy import Proxy
 from penstock.rollout.rotation import reopen, rotate
 from penstock.rollout.slots import PREDICTOR, Slot, Wanted
@@ -190,6 +190,8 @@ class Supervisor:
     def stop(self) -> None:
         """Stop users first, then the slots."""
         self._proxy.stop()
+        for slot in self._slots.values():
+            slot.ask_to_stop()
         for slot in self._slots.values():
             slot.stop()
         (self._folder / "observed.json").unlink(missing_ok=True)

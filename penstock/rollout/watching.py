@@ -1,4 +1,4 @@
-"""Watching processes: does it answer, when to start it again, what a dead supervisor left behind."""
+"""Watching processes: does it answer, when to start it again, what a dead supervisor left."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BackOff:
         now = self.clock()
         self.in_a_row = 1 if now - self._begun_at >= STEADY_S else self.in_a_row + 1
         first, longest = BACK_OFF_S
-        self.again_at = now + min(longest, first * 2 ** (self.in_a_row - 1))
+        self.again_at = now + min(longest, first * 2 ** min(self.in_a_row - 1, 30))
         self.restarts += 1
 
     @property
@@ -105,7 +105,7 @@ class Pulse:
     def _ask(self, now: float) -> None:
         self._asked_at, self._sent = now, False
         self._asking = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._asking.setblocking(False)  # noqa: FBT003 - the library's own argument
+        self._asking.setblocking(False)
         self._asking.connect_ex(("127.0.0.1", self.port))
 
     def _listen(self, now: float) -> None:

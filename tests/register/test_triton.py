@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +33,7 @@ from penstock.register.tritonconfig import Model, Platform, Tensor, buckets, con
 from penstock.runtimes.onnxruntime import OnnxModel
 from penstock.runtimes.plan import PlanManifest, PlanMismatch, hash_bytes
 from tests.bundles import NOW
-from tests.packages import make_package
+from tests.packages import DIGITS, make_package
 
 DATA = b"the bytes of a plan, which nobody loads here"
 
@@ -68,19 +68,27 @@ def manifest(graph: Path, **over: Any) -> PlanManifest:
     return replace(made, **over)
 
 
-def planned(path: Path, package: Bundle, **over: Any) -> Bundle:
-    """Write the package again with a plan."""
+def again(path: Path, package: Bundle, change: Callable[[Path], None]) -> Bundle:
+    """Write the package again, with a change."""
 
     def make(folder: Path) -> Summary:
         for name in package.manifest["files"]:
             (folder / name).write_bytes(package.file(name).read_bytes())
-        (folder / "tensorrt.plan").write_bytes(DATA)
-        write_json(
-            folder / "tensorrt.plan.json", asdict(manifest(package.file("model.onnx"), **over))
-        )
+        change(folder)
         return Summary("pass", "made for a test")
 
     return bundle.write(path, Recipe(kind="package", workload="digits"), make=make, now=NOW)
+
+
+def planned(path: Path, package: Bundle, **over: Any) -> Bundle:
+    """Write the package again with a plan."""
+
+    def change(folder: Path) -> None:
+        (folder / "tensorrt.plan").write_bytes(DATA)
+        made = manifest(package.file("model.onnx"), **over)
+        write_json(folder / "tensorrt.plan.json", asdict(made))
+
+    return again(path, package, change)
 
 
 def parsed(folder: Path) -> Any:
@@ -240,6 +248,21 @@ def test_a_plan_that_there_is_not_is_refused(package: Bundle, tmp_path: Path):
     """Asking for a plan never ends with the graph."""
     with pytest.raises(Unfit, match=r"has no tensorrt\.plan; run the engine stage"):
         write(package, tmp_path / "out", platform=Platform.PLAN)
+
+
+def test_a_package_that_must_be_signed_is_refused_until_somebody_checked(
+    package: Bundle, tmp_path: Path
+):
+    """Triton checks no signature, so whoever writes for it says that they have."""
+    contract = replace(DIGITS, endpoint=Endpoint(signed=True))
+    signed = again(
+        tmp_path / "package", package, lambda f: write_json(f / "serving.json", contract.to_dict())
+    )
+
+    with pytest.raises(Unfit, match="serves signed packages only"):
+        write(signed, tmp_path / "out")
+    write(signed, tmp_path / "out", signature_checked=True)
+    assert (tmp_path / "out" / "start.sh").exists()
 
 
 def test_a_graph_that_answers_otherwise_is_refused(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import http.client
 import json
 import ssl
@@ -20,17 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from penstock.rollout import envoy
-from penstock.rollout.edge import (
-    HEADERS_S,
-    MAX_HEADERS,
-    MAX_HEADERS_KB,
-    Access,
-    AccessError,
-    read_tokens,
-)
+from penstock.rollout.access import Access, AccessError, read_tokens
+from penstock.rollout.edge import HEADERS_S, MAX_HEADERS, MAX_HEADERS_KB
 from penstock.rollout.envoy import EnvoyError
 from penstock.rollout.plane import Plane
 from penstock.rollout.supervisor import COMMAND_VARIABLE
+from penstock.rollout.table import TrafficTable
 from tests.packages import free_port, running, wait_for
 from tests.rollout.test_plane import INFER, STANDIN
 
@@ -69,7 +64,10 @@ class Authority:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        for end, text in (("key", secret), ("pem", signed.public_bytes(serialization.Encoding.PEM))):
+        for end, text in (
+            ("key", secret),
+            ("pem", signed.public_bytes(serialization.Encoding.PEM)),
+        ):
             part = self.made / "part"
             part.write_bytes(text)
             part.chmod(0o600)
@@ -88,15 +86,15 @@ def _signed(
     def named(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(named(name))
         .issuer_name(named(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
@@ -152,11 +150,10 @@ def test_only_a_known_token_is_answered(plane: Plane, tmp_path: Path):
     with httpx.Client(base_url=plane.url) as client:
         for name, token in SECRETS.items():
             answer = client.post(INFER, headers=bearer(token))
-            assert (answer.status_code, answer.json()["x-penstock-client"]) == (200, name)
+            assert answer.status_code == 200, name
             assert "authorization" not in answer.json()
-        wrong = [{}, bearer("s" * 31), bearer("s" * 33), bearer(digest), bearer("")]
+        wrong = [{}, bearer("s" * 31), bearer("s" * 33), bearer(digest)]
         wrong += [{"authorization": "Basic " + "s" * 32}, {"authorization": "s" * 32}]
-        wrong += [{"x-penstock-client": "shop"}]
         for headers in wrong:
             answer = client.post(INFER, headers=headers)
             assert (answer.status_code, list(answer.json())) == (401, ["error"]), headers
@@ -262,8 +259,8 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path):
     [
         ({"certificate": "c"}, "--tls-cert and --tls-key"),
         ({"clients": "c"}, "need TLS"),
-        ({"listen": "0.0.0.0"}, "listening at 0.0.0.0 needs"),  # noqa: S104 - it is refused
-        ({"listen": "0.0.0.0", "tokens": {"a": "b"}}, "needs --tls-cert"),  # noqa: S104
+        ({"listen": "0.0.0.0"}, "listening at 0.0.0.0 needs"),
+        ({"listen": "0.0.0.0", "tokens": {"a": "b"}}, "needs --tls-cert"),
         ({"certificate": "/nowhere", "key": "/nowhere"}, "/nowhere cannot be read"),
     ],
 )
@@ -353,9 +350,7 @@ def test_what_only_the_edge_may_say_is_cut_off(open_to_all: Plane):
     seen = httpx.post(open_to_all.url + INFER, headers=forged)
 
     assert (seen.status_code, seen.headers["x-penstock-slot"]) == (200, "a")
-    begins = ("x-penstock", "x-rollout", "x_rollout", "x-envoy", "cookie")
-    left = {name for name in seen.json() if name.startswith(begins)}
-    assert left <= {"x-rollout-bucket", "x-rollout-arm", "x-envoy-expected-rq-timeout-ms"}
+    assert {name.lower() for name in forged} & set(seen.json()) == {"host"}
     assert seen.json()["x-rollout-arm"] == "champion"
     assert not seen.json()["host"].endswith("-shadow")
 
@@ -396,6 +391,7 @@ def test_a_caller_who_stops_halfway_is_let_go(open_to_all: Plane):
     connection.sock.settimeout(2 * HEADERS_S)
 
     assert connection.sock.recv(100).startswith(b"HTTP/1.1 408")
+    connection.close()
     assert len(seen.read_text().splitlines()) == lines
 
 
@@ -415,7 +411,7 @@ def test_the_access_log_is_kept_in_pieces_and_names_no_user(open_to_all: Plane):
     def ids() -> list[str]:
         text = (older.read_text() + log.read_text()) if log.exists() else ""
         lines = [json.loads(line) for line in text.splitlines()]
-        return [line["request_id"] for line in lines if "line-" in line["request_id"]]
+        return [line["request_id"] for line in lines if "line-" in (line["request_id"] or "")]
 
     wait_for(lambda: len(ids()) == 60, 15)
     assert ids() == [f"line-{n}" for n in range(60)]
@@ -429,10 +425,17 @@ def test_an_envoy_that_dies_or_hangs_is_replaced(plane: Plane):
         pid = plane.status()["envoy"]
         subprocess.run(["kill", how, str(pid)], check=True)
         wait_for(lambda pid=pid: plane.status()["envoy"] not in (None, pid), 15)
+        wait_for(lambda: _table(plane) == held, 10)
         wait_for(lambda: _probed(plane), 10)
-        assert plane.observe() == held
         assert plane.status()["edge_restarts"] == number
         assert not running(pid)
+
+
+def _table(plane: Plane) -> TrafficTable | None:
+    try:
+        return plane.observe()
+    except EnvoyError:
+        return None
 
 
 def _probed(plane: Plane) -> bool:

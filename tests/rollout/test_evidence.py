@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
+from penstock.predictions import files
+from penstock.predictions.keep import keep
 from penstock.rollout.evidence import LogReader, read_new
+from tests.predictions import logs
 
 
 def record(rid: str, *, version: str = "2", mirrored: bool = False, at: float = 10.0, **over: Any):
@@ -124,3 +139,85 @@ def test_slow_is_measured_against_the_champion_with_a_floor(tmp_path: Path):
     held = reader(tmp_path, *quick, record("x", latency_ms=19.0), record("y", latency_ms=21.0))
 
     assert seen(held).challenger.slow == 1
+
+
+class FollowedLog(RuleBasedStateMachine):
+    """A server that writes, is killed and starts again, its keeper, and who follows them."""
+
+    @initialize()
+    def begin(self):
+        self.root = Path(tempfile.mkdtemp())
+        self.folder = self.root / "a"
+        self.reader = LogReader(logs={"a": self.folder}, outcomes=self.root / "none")
+        self.number, self.whole, self.appended = 0, 0, list[str]()
+        self.open_journal()
+
+    def open_journal(self):
+        self.path = logs.journal(self.folder, [], at=logs.T0 + self.number)
+        self.file = self.path.open("ab", buffering=0)
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    @rule(count=st.integers(1, 3), torn=st.integers(0, 60))
+    def append(self, count: int, torn: int):
+        """Write whole lines and the beginning of another, which then is cut off or completed."""
+        os.ftruncate(self.file.fileno(), self.whole)
+        for _ in range(count):
+            line = json.dumps(logs.record(self.number)).encode() + b"\n"
+            self.whole += self.file.write(line)
+            self.appended.append(f"r{self.number}")
+            self.number += 1
+        self.file.write(b'{"at":1.0,"request_id":"torn","version":"2","mirrored":false'[:torn])
+
+    @rule()
+    def spoil(self):
+        """A line that is no record takes a number all the same."""
+        os.ftruncate(self.file.fileno(), self.whole)
+        self.whole += self.file.write(b'{"at":12\n\n')
+
+    @rule()
+    def roll(self):
+        """End the journal as it is, as a crash does, and begin another."""
+        self.file.close()
+        self.whole = 0
+        self.number += 1
+        self.open_journal()
+
+    @rule()
+    def convert(self):
+        keep(self.folder, now=time.time())
+
+    @rule()
+    def convert_and_remove(self):
+        keep(self.folder, now=time.time() + 3600)
+
+    @precondition(lambda self: list(self.folder.glob("*.parquet")))
+    @rule()
+    def remove_a_journal(self):
+        """As forgetting does, in the middle of whatever was read of it."""
+        for parquet in files.parquets(self.folder):
+            parquet.with_suffix(".jsonl").unlink(missing_ok=True)
+
+    @rule()
+    def poll(self):
+        self.reader.poll()
+
+    @invariant()
+    def none_is_doubled(self):
+        taken = [r["request_id"] for r in self.reader._records]
+
+        assert len(set(taken)) == len(taken)
+        assert "torn" not in taken
+
+    def teardown(self):
+        """Whatever happened in between, in the end each record was taken, once."""
+        self.reader.poll()
+        self.file.close()
+        shutil.rmtree(self.root)
+        taken = {r["request_id"]: r["at"] for r in self.reader._records}
+
+        assert len(self.reader._records) == len(self.appended)
+        assert taken == {rid: logs.T0 + int(rid[1:]) for rid in self.appended}
+
+
+TestFollowedLog = FollowedLog.TestCase
+TestFollowedLog.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -22,9 +22,7 @@ from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.table import TrafficTable, bucket_of
 from tests.packages import free_port, running, wait_for
 
-STANDIN = json.dumps(
-    [sys.executable, "-m", "penstock.rollout.rotation", "tests.rollout.standin"]
-)
+STANDIN = json.dumps([sys.executable, "-m", "penstock.rollout.rotation", "tests.rollout.standin"])
 INFER = "/v2/models/digits/infer"
 
 

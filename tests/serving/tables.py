@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -99,3 +102,25 @@ def altered(package: Bundle, path: Path, file: str, **changed: object) -> Bundle
 
     write(path, Recipe(kind="package", workload=package.manifest["workload"]), make=make, now=NOW)
     return read(path)
+
+
+_KINDS = {"FP32": "<f4", "FP64": "<f8", "INT64": "<i8"}
+
+
+def binary(document: Mapping[str, Any]) -> tuple[bytes, int]:
+    """Return a v2 document with its numbers as bytes behind it, and how long the document is."""
+    raw = [_bytes(t["datatype"], t["data"]) for t in document["inputs"]]
+    inputs = [
+        {**{k: v for k, v in t.items() if k != "data"}, "parameters": {"binary_data_size": len(r)}}
+        for t, r in zip(document["inputs"], raw, strict=True)
+    ]
+    said = json.dumps({**document, "inputs": inputs}).encode()
+    return said + b"".join(raw), len(said)
+
+
+def _bytes(datatype: str, data: Any) -> bytes:
+    if datatype in _KINDS:
+        known = [np.nan if v is None else v for v in data] if datatype == "FP64" else data
+        return np.array(known, _KINDS[datatype]).tobytes()
+    texts = [str(v).encode() for v in data]
+    return b"".join(len(t).to_bytes(4, "little") + t for t in texts)

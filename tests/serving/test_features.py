@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -29,7 +32,8 @@ from serving.reading import Asked, Names, read_v1
 from serving.seen import Seen
 from tests.online.servers import Redis, redis_server
 from tests.online.test_lookup import SERVICE, Case, T, a_store
-from tests.packages import wait_for
+from tests.packages import free_port, predictor, wait_for
+from tests.serving.lookedup import PIXELS, looking_up, materialized
 
 AMOUNT = Feature(name="amount", dtype="double", low=0)
 CONTRACT = Contract(
@@ -250,11 +254,15 @@ KINDS = (
 )
 
 
-@given(st.sampled_from(KINDS), st.lists(NUMBERS, min_size=1, max_size=5))
-def test_stored_numbers_are_held_to_the_rules_of_sent_ones(feature: Feature, values: list[Any]):
+@given(st.sampled_from(KINDS), st.lists(NUMBERS, min_size=1, max_size=5), st.booleans())
+def test_stored_numbers_are_held_to_the_rules_of_sent_ones(
+    feature: Feature, values: list[Any], many: bool
+):
     """Fit are exactly those that a request may hold, and they become the same column."""
     if feature.whole:
         values = [int(v) if v is not None and abs(v) < 2**53 else None for v in values]
+    if many:  # which are read by other means than few
+        values = values * 20
     columns, unfit = _Scalars([feature])([Found(values={"x": v}, stale=()) for v in values])
     unfit_n = unfit.get("x", np.zeros(len(values), np.bool_))
 
@@ -267,6 +275,12 @@ def test_stored_numbers_are_held_to_the_rules_of_sent_ones(feature: Feature, val
         else:
             assert not unfit_n[at]
             assert columns["x"][at : at + 1].tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_where_all_features_are_lists_no_number_is_looked_for(rows: int):
+    """As with digits, whose only feature are the pixels."""
+    assert _Scalars([])([Found(values={}, stale=())] * rows) == ({}, {})
 
 
 def test_one_damaged_entity_harms_nobody_who_came_with_it(redis_case: Case, redis: Redis):
@@ -344,3 +358,61 @@ def test_a_list_of_another_length_or_range_is_as_good_as_none():
     assert column[0].tolist() == [0.5, 16.0]
     assert (column.dtype, column.shape) == (np.float32, (5, 2))
     assert unfit_n.tolist() == [False, True, True, True, True]
+
+
+def test_a_predictor_answers_through_every_outage_of_its_store(
+    tmp_path: Path,
+) -> None:
+    """Frozen, then killed and started anew: answers as declared, and the real ones by itself."""
+    port = free_port()
+    with redis_server(port) as redis, redis_of_captures(tmp_path, redis) as url:
+        ready = url.replace("v1/models/digits:predict", "v2/health/ready")
+        before = httpx.post(url, json=by_id(5))
+        redis.freeze()
+        try:
+            frozen = [httpx.post(url, json=by_id(n), timeout=20) for n in (5, 6, 7)]
+            sent = httpx.post(url, json={"instances": [PIXELS[6]]}, timeout=20)
+            still_ready = httpx.get(ready, timeout=20).status_code
+        finally:
+            redis.thaw()
+        wait_for(lambda: found(url, 6), 10)
+        redis.kill()
+        dead = [httpx.post(url, json=by_id(n), timeout=20) for n in (5, 8)]
+        with redis_server(port):
+            materialized(tmp_path / "again", port)
+            wait_for(
+                lambda: "x-penstock-fallback" not in httpx.post(url, json=by_id(8)).headers, 10
+            )
+            after = httpx.post(url, json=by_id(5))
+
+    assert "x-penstock-fallback" not in before.headers
+    for outage in (frozen, dead):
+        ways = [answer.headers["x-penstock-fallback"] for answer in outage]
+        assert ways == ["cached", *["rules"] * (len(outage) - 1)]
+        assert all(answer.status_code == 200 for answer in outage)
+        assert outage[0].json() == before.json()
+    assert (sent.status_code, still_ready) == (200, 200)
+    assert "x-penstock-fallback" not in sent.headers
+    assert after.json() == before.json()
+
+
+def by_id(capture: int) -> dict[str, Any]:
+    """Return a request that names a capture."""
+    return {"instances": [{"capture_id": capture}]}
+
+
+def found(url: str, capture: int) -> bool:
+    """Return whether the model answers by features that were looked up."""
+    return "x-penstock-fallback" not in httpx.post(url, json=by_id(capture), timeout=20).headers
+
+
+@contextmanager
+def redis_of_captures(folder: Path, redis: Redis) -> Iterator[str]:
+    """Fill a Redis, serve a package that looks up in it, and yield the address to ask."""
+    layout = materialized(folder / "sources", redis.port)
+    package = folder / "package"
+    looking_up(package, layout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENSTOCK_ONLINE", redis.url)
+        with predictor(package, folder / "log") as (_, port):
+            yield f"http://127.0.0.1:{port}/v1/models/digits:predict"

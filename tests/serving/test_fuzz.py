@@ -80,7 +80,7 @@ def test_every_answer_to_a_made_request_is_as_described(
     as many as their shape.
     """
     more = [positive_data_acceptance] if (path, mode) == (PREDICT, GOOD) else []
-    conforms(running, path, mode, CONFORMS + more, 60)
+    conforms(running, path, mode, CONFORMS + more, 30)
 
 
 @pytest.mark.parametrize("path", TOLD)

@@ -208,6 +208,7 @@ def test_head_asks_what_get_asks():
         await refuse(send, 200, "")
 
     assert ask(Hardened(app, ENDPOINT), "HEAD", "/v2/health/live").status_code == 200
+    assert ask(Hardened(app, ENDPOINT), "HEAD", INFER).status_code == 405
     assert seen == ["GET"]
 
 

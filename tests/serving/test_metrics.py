@@ -239,17 +239,33 @@ def test_others_numbers_are_read_at_every_scrape():
     assert by(samples, "penstock_log_records_total", "outcome") == {"written": 7, "dropped": 2}
 
 
+def test_requests_that_were_refused_unread_are_requests_and_errors():
+    """What was turned away at the door is in no other count, and it is what a full server does."""
+    held, refused = metrics(), Counter({429: 7, 413: 2})
+    held.observe(answered(status=503), "v2")
+    held.refusals(lambda: refused)
+
+    samples = scraped(held)
+
+    statuses = by(samples, "penstock_requests_total", "status")
+    assert statuses == {"429": 7, "413": 2, "503": 1}
+    errors = by(samples, "penstock_errors_total", "kind")
+    assert errors == {"busy": 8, "client": 2, "server": 0}
+
+
 def test_a_part_that_cannot_say_hides_no_other_number():
     """One number that cannot be read is left out and counted."""
     held = metrics()
     held.watch("queue_depth", lambda: float("one too many"))
     held.watch("in_flight", lambda: 4)
+    held.refusals(lambda: {429: 1}["none"])  # pyright: ignore[reportArgumentType]
 
     samples = scraped(held)
 
     assert ("penstock_queue_depth", ()) not in samples
     assert samples["penstock_in_flight", ()] == 4
-    assert by(samples, "penstock_unread_total", "metric")["queue_depth"] == 1
+    unread = by(samples, "penstock_unread_total", "metric")
+    assert {name for name, count in unread.items() if count} == {"queue_depth", "refusals"}
 
 
 def test_a_number_that_there_is_not_is_refused():

@@ -174,7 +174,7 @@ def test_a_batch_is_as_large_as_its_time_allows(served: Served):
     """The largest batch within the bound, and one row where not even that is."""
     warm = warmed(served, 1.0, 1.5, 2.5, 6.0)
 
-    assert [warm.batch_most(ms) for ms in (0.5, 1.0, 2.0, 5.0, 60.0)] == [1, 1, 2, 4, 8]
+    assert [warm.batch_most(ms) for ms in (0.5, 1.5, 2.0, 5.0, 60.0)] == [1, 2, 2, 4, 8]
 
 
 def test_batching_pays_only_where_a_row_gets_cheaper_within_the_bound(served: Served):

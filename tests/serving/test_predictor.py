@@ -170,7 +170,7 @@ def test_a_large_body_is_refused(server: Server):
         "/v2/repository/index",
         "/v2/models/digits/versions/3/infer",
         "/docs",
-        "/openapi.json",
+        "/v1/models/digits:explain",
     ],
 )
 def test_what_nobody_needs_is_closed(server: Server, path: str):
@@ -202,15 +202,66 @@ def test_every_request_is_in_the_log(server: Server):
 
     wait_for(lambda: {"good", "bad", "copy"} <= found().keys(), 5)
     good, bad, copy = (found()[name] for name in ("good", "bad", "copy"))
-    assert (good["status"], good["user"], good["bucket"], good["arm"]) == (
-        200,
-        "u-1",
-        5,
-        "champion",
-    )
+    assert (good["status"], good["bucket"], good["arm"]) == (200, 5, "champion")
+    assert len(str(good["user"])) == 32
+    assert "u-1" not in str(good)
     assert good["features"] == {"pixels": ROWS.tolist()}
     assert (bad["status"], bad["label"]) == (400, None)
     assert (good["mirrored"], copy["mirrored"]) == (False, True)
+
+
+def scraped(log: Path) -> str:
+    """Return what a server's metrics port says."""
+    port = json.loads((log / "ready.json").read_text())["metrics_port"]
+    return httpx.get(f"http://127.0.0.1:{port}/metrics").text
+
+
+def test_every_request_is_counted(server: Server):
+    """Answered, refused by the contract and refused at the door: all on the metrics port."""
+    server.client.post(INFER, content=body(ROWS), headers={"x-rollout-arm": "probe"})
+    server.client.post(INFER, content=b"{")
+    server.client.post("/v2/repository/index")
+
+    said = scraped(server.log)
+
+    for sample in (
+        'penstock_requests_total{arm="probe",mirrored="false",protocol="v2",status="200"} 1.0',
+        'status="400"}',
+        'status="404"}',
+        "penstock_ready 1.0",
+        "penstock_batch_rows_count",
+        "penstock_queue_depth 0.0",
+        "penstock_in_flight 0.0",
+        'penstock_log_records_total{outcome="dropped"} 0.0',
+    ):
+        assert sample in said
+
+
+def test_the_server_describes_itself(server: Server):
+    """Its own routes, and what they take, are one document that anybody may read."""
+    said = server.client.get("/openapi.json").json()
+
+    assert {INFER, "/v1/models/digits:predict"} <= said["paths"].keys()
+
+
+def test_a_user_has_one_hash_under_one_salt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two servers that share the salt call the same user the same; without it nobody can."""
+    made = make_package(tmp_path / "package")
+    (tmp_path / "salt").write_bytes(b"thirty-two bytes of great secrecy")
+    told: list[str] = []
+    for number, salt in enumerate((tmp_path / "salt", tmp_path / "salt", None)):
+        log = tmp_path / str(number)
+        if salt is None:
+            monkeypatch.delenv("PENSTOCK_SALT")
+        else:
+            monkeypatch.setenv("PENSTOCK_SALT", str(salt))
+        with predictor(made.path, log) as (_, port):
+            url = f"http://127.0.0.1:{port}{INFER}"
+            httpx.post(url, content=body(ROWS), headers={"x-user-id": "u-1"})
+        told += [record["user"] for record in records(log)]
+
+    assert told[0] == told[1] != told[2]
+    assert "PENSTOCK_SALT names no file" in (tmp_path / "2" / "server.log").read_text()
 
 
 def test_an_altered_model_never_serves(tmp_path: Path):

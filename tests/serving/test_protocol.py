@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import socket
 import threading
 import time
@@ -20,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.endpoint import Endpoint
-from serving.hardened import Hardened, Receive, Scope, Send
+from serving.hardened import Hardened, Mended, Receive, Scope, Send
 from serving.protocol import Limits, Protocol, protocol
-from serving.server import Stopping
+from serving.server import MOST_FILES, RESERVED_FILES, Stopping, open_files, server
 from tests.packages import wait_for
 
 SMALL = Limits(
@@ -52,7 +53,7 @@ class Service:
     def __init__(self, limits: Limits) -> None:
         self.refused: Counter[int] = Counter()
         self.kind = protocol(limits, self.refused)
-        self.running = 0
+        self.running = self.ran = 0
         self.talks: list[Talk] = []
         self.release = threading.Event()
         self.listens = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -75,6 +76,7 @@ class Service:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with what was read, at once or when released."""
         self.running += 1
+        self.ran += 1
         message = await receive()
         waits = dict(scope["headers"]).get(b"x-wait") == b"1"
         while waits and not self.release.is_set():  # noqa: ASYNC110 - another thread sets it
@@ -234,6 +236,14 @@ def test_a_declared_length_is_refused_before_anything_is_sent(service: Service):
         assert talk.ask(b"abc")[0] == 200
 
 
+def test_a_client_that_goes_on_sending_still_reads_its_refusal(service: Service):
+    """What comes behind a refused head is dropped for a while: a reset would take the answer."""
+    with service.talk() as talk:
+        talk.send(HEAD + b"content-length: 9000000\r\n\r\n")
+        time.sleep(0.05)
+        assert talk.ask(b"x" * 9_000_000)[0] == 413
+
+
 HEADS = {
     "a long header": HEAD + b"x-a: " + b"y" * 5000 + b"\r\n\r\n",
     "many headers": HEAD + b"x-a: y\r\n" * 20 + b"\r\n",
@@ -315,6 +325,36 @@ def test_what_does_not_arrive_in_time_is_refused(service: Service, missing: str)
         refused = talk.answer()
     assert refused[0] == 408
     assert f"the request's {missing}" in error(refused)
+
+
+@pytest.mark.parametrize("cut", [30, -3])
+def test_what_was_refused_is_not_done_later(service: Service, cut: int):
+    """The rest of a request that came too late starts nothing, nor does what follows."""
+    before, request = service.ran, post(b"abcdef")
+    with service.talk() as talk:
+        assert talk.ask(request[:cut])[0] == 408
+        talk.send(request[cut:] + request)
+        assert talk.rest() == b""
+    assert service.ran == before
+
+
+def test_each_part_has_a_time_of_its_own(service: Service):
+    """A slow head leaves its body all its time, and a slow request the next one."""
+    head, body = post(b"abcdef")[:-6], b"abcdef"
+    nearly = 0.3
+    with service.talk() as talk:
+        talk.send(head[:9])
+        time.sleep(nearly)
+        talk.send(head[9:] + body[:3])
+        time.sleep(nearly)
+        assert talk.ask(body[3:])[0] == 200
+    with service.talk() as talk:
+        talk.send(head[:9])
+        time.sleep(nearly)
+        talk.send(head[9:] + body + head[:9])
+        time.sleep(nearly)
+        assert talk.answer()[0] == 200
+        assert talk.ask(head[9:] + body)[0] == 200
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", post(b"abc") + b"\r\n"])
@@ -421,8 +461,10 @@ def test_strangers_make_room_for_those_who_come():
         check_alive(service)
 
         assert idle[0].rest() == b""
-        for talk in [*known, *idle[1:]]:
+        for talk in [*known, *idle[1:-1]]:
             assert talk.ask(post(b"abc"))[0] == 200
+        idle[-1].socket.close()
+        wait_for(lambda: not service.kind.shared.strangers, 5)
 
 
 def test_where_everybody_is_known_a_newcomer_waits():
@@ -448,6 +490,9 @@ def test_a_stop_finishes_what_is_whole_and_refuses_the_rest():
         service.server.should_exit = True
         wait_for(lambda: service.app.draining, 5)
         turned_away = late.ask(post(b"abc"))
+        time.sleep(0.3)
+        with service.talk() as newcomer:
+            assert newcomer.ask(post(b"abc"))[0] == 503
         service.release.set()
 
         assert (turned_away[0], turned_away[1]["retry-after"]) == (503, "1")
@@ -503,6 +548,24 @@ def test_nonsense_leaves_no_line_in_the_log(service: Service, caplog: pytest.Log
 
     assert service.refused[400] == before + 1
     assert caplog.text == ""
+
+
+def test_a_server_may_open_as_many_files_as_it_is_allowed():
+    """The soft limit of files, often 1024, is raised to the hard one; connections leave a rest."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = min(soft, 1024)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        most = open_files()
+        held = resource.getrlimit(resource.RLIMIT_NOFILE)
+        app = Hardened(Mended, Endpoint())  # pyright: ignore[reportArgumentType] - never called
+        made = server(app, app, Endpoint())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert held == (most, hard)
+    assert most == min(hard, MOST_FILES) or (most, hard) == (MOST_FILES, resource.RLIM_INFINITY)
+    assert made.config.http.limits.connections == most - RESERVED_FILES
 
 
 def test_the_limits_of_two_servers_are_their_own():

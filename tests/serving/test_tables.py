@@ -102,8 +102,14 @@ BAD = {
     "unknown": (with_fields("taste", name="tsate"), "taste: is missing"),
     "twice": (with_fields("taste", name="user_id"), "user_id: came 2 times"),
     "type": (with_fields("taste", datatype="BOOL"), "taste: BOOL came"),
-    "fraction as a whole number": (with_fields("category", data=[1.5]), "category: fractions"),
-    "null as a whole number": (with_fields("category", data=[None]), "category: null"),
+    "fraction as a whole number": (
+        with_fields("category", data=[1.5]),
+        "category: 1.5 came as INT64",
+    ),
+    "null as a whole number": (
+        with_fields("category", data=[None]),
+        "category: null came as INT64",
+    ),
     "range": (with_fields("category", data=[9]), "category: 9 came, 0 to 7"),
     "shape": (with_fields("taste", shape=[1, 1]), "taste: shape [1, 1] came, [n] was wanted"),
     "length": (with_fields("taste", shape=[2], data=[0.5, 0.5]), "taste: 2 rows came"),
