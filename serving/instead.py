@@ -82,7 +82,7 @@ class StandIn:
 
     def remember(self, asked: Asked) -> None:
         """Keep a good answer for a while; one that something stood in for is none."""
-        if not self._keeps or asked.probability_nk is None :
+        if not self._keeps or asked.probability_nk is None or asked.seen.fallbacks:
             return
         entities = self._entities(asked)
         if entities is None:

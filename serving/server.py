@@ -18,8 +18,8 @@ RESERVED_FILES = 256
 """Descriptors that connections leave to logs, stores and metrics."""
 
 MOST_FILES = 1 << 16
-SETTLE_S = 0.05
-"""How long a stopping server still listens: what was on its way gets a sentence, not a reset."""
+SETTLE_S = 0.1
+"""How long a stopping server still takes requests: what was on its way is answered."""
 
 
 class Stopping(uvicorn.Server):
@@ -31,9 +31,9 @@ class Stopping(uvicorn.Server):
         self._app, self._grace_s = app, grace_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then close."""
-        self._app.drain()
+        """Let what is on its way come in, drain, then close."""
         await asyncio.sleep(SETTLE_S)
+        self._app.drain()
         end = asyncio.get_running_loop().time() + self._grace_s
         # An event that is set by the last one out would cost every request.
         while self._app.in_flight and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
@@ -70,9 +70,9 @@ def server(app: Any, hardened: Hardened, endpoint: Endpoint) -> Stopping:
 
 def open_files() -> int:
     """Raise the number of files this process may open to what it is allowed; return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, max(MOST_FILES, soft))
-    if soft != resource.RLIM_INFINITY and most > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return most
-    return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (MOST_FILES if n == resource.RLIM_INFINITY else n for n in limits)
+    most = max(soft, min(hard, MOST_FILES))
+    if most > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    return most

@@ -58,7 +58,7 @@ class Spans(SpanProcessor):
         reached_ns, inside = begun_ns, set_span_in_context(whole)
         for part in PARTS:
             if part in seen.spent_us:
-                child = self._tracer.start_span(part, None, start_time=reached_ns)
+                child = self._tracer.start_span(part, inside, start_time=reached_ns)
                 reached_ns += round(seen.spent_us[part] * 1e3)
                 child.end(reached_ns)
         whole.end(max(reached_ns, begun_ns + round(seen.latency_ms * 1e6)))

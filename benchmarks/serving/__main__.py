@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.serving import compare, lasting, parts, path
+from benchmarks.serving.environments import REQUIREMENTS, ROOT
 from benchmarks.serving.measure import Plan
-from benchmarks.serving.servers import REQUIREMENTS, ROOT
 from benchmarks.serving.tables import Part
 from penstock.engine.budgets import cpu
 
@@ -74,13 +75,22 @@ def written(folder: Path, found: dict[str, list[Part]]) -> None:
     (folder / "serving.md").write_text("\n".join(pages))
 
 
-def main() -> None:
+def shown(console: Console, parts: list[Part]) -> None:
+    """Print tables and notes."""
+    for one in parts:
+        console.print(one.shown())
+        for note in one.notes:
+            console.print(note)
+
+
+def main() -> int:
     """Measure the parts that were named, or all but the soak, and print tables."""
     asked = arguments()
     console = Console(width=170)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     found: dict[str, list[Part]] = {}
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(
         prefix="penstock-bench-", ignore_cleanup_errors=True
     ) as scratch:
@@ -93,15 +103,18 @@ def main() -> None:
                 rivals_home=asked.rivals_in, minutes=asked.minutes,
             )  # fmt: skip
             begun = time.perf_counter()
-            found[name] = PARTS[name](plan, console)
-            for one in found[name]:
-                console.print(one.shown())
-                for note in one.notes:
-                    console.print(note)
+            try:
+                found[name] = PARTS[name](plan, console)
+            except RuntimeError as e:
+                failed.append(name)
+                console.print(f"{name} could not be measured: {e}\n")
+                continue
+            shown(console, found[name])
             console.print(f"{name}: {time.perf_counter() - begun:.0f} s\n")
             if asked.out:
                 written(asked.out, found)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

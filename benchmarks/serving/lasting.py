@@ -89,7 +89,7 @@ def _soak_part(plan: Plan, found: Figures, sampled: Sampled, figures: Figures) -
     at_s = np.array(sampled.at_s)
     steady = at_s >= SETTLED * at_s[-1]
     rows: list[list[str]] = []
-    for name, unit in (("pss_mb", "MB"), ("rss_mb", "MB"), ("files", ""), ("threads", "")):
+    for name, unit in (("private_mb", "MB"), ("rss_mb", "MB"), ("files", ""), ("threads", "")):
         values = np.array([getattr(c, name) for c in sampled.costs], float)
         hourly, within = (3600 * v for v in slope(at_s[steady], values[steady]))
         rows.append([
@@ -125,7 +125,7 @@ def idle(plan: Plan, _console: Console) -> list[Part]:
             spent = watch.cpu_s(running.pid)
             time.sleep(IDLE_S)
             resting = (watch.cpu_s(running.pid) - spent) / IDLE_S
-    each_kb = (after.pss_mb - before.pss_mb) * 1024 / max(1, len(sockets))
+    each_kb = (after.private_mb - before.private_mb) * 1024 / max(1, len(sockets))
     return [
         Part(
             title="Connections that do nothing, and one client that asks",

@@ -12,8 +12,6 @@ import ctypes
 import gc
 import json
 import os
-import select
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving.book import NOT_ANSWERED, Book, fixed, poisson
+from benchmarks.serving.book import Book, fixed, poisson
+from benchmarks.serving.wires import Wires
 
 CORE = 1
 """Of the generator; servers have the other one."""
@@ -35,9 +34,7 @@ GRACE_S = 5.0
 TIMED = 16
 """Of so many answers, one is looked into for what the server says of its parts."""
 
-_HOST = "127.0.0.1"
 _SLACK_NS = 1_000
-_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,104 +78,6 @@ class Job:
             return Book(fixed(self.per_s, self.seconds).tolist(), self.connections)
         rng = np.random.default_rng(self.seed)
         return Book(poisson(self.per_s, self.seconds, rng).tolist(), self.connections)
-
-
-class Wires:
-    """The connections of one run."""
-
-    def __init__(
-        self, port: int, connections: int, ended: Callable[[int, int, bytes], None]
-    ) -> None:
-        """Connect.
-
-        Args:
-            ended: Told of each answer: its connection, its status, its head.
-        """
-        self._port, self._ended = port, ended
-        self._epoll = select.epoll()
-        self._open: list[socket.socket] = []
-        self._held: list[bytes] = [b""] * connections
-        self._of: dict[int, int] = {}
-        for connection in range(connections):
-            self._open.append(self._connected(connection))
-
-    def _connected(self, connection: int) -> socket.socket:
-        made = socket.create_connection((_HOST, self._port), timeout=10)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        made.setblocking(False)
-        self._of[made.fileno()] = connection
-        self._epoll.register(made, select.EPOLLIN)
-        return made
-
-    def send(self, connection: int, message: bytes) -> None:
-        """Send a whole request.
-
-        Raises:
-            RuntimeError: It is larger than the socket takes at once.
-        """
-        try:
-            sent = self._open[connection].send(message)
-        except ConnectionError:
-            self._lost(connection)
-            return
-        if sent != len(message):
-            raise RuntimeError(f"of {len(message)} bytes {sent} were sent; send smaller requests.")
-
-    def receive(self, wait_s: float) -> None:
-        """Wait until anything comes, then take all that came."""
-        if wait_s > 0:
-            # Its own wait counts in milliseconds, which would send requests in bursts.
-            select.select([self._epoll], [], [], min(wait_s, 1.0))
-        for number, _ in self._epoll.poll(0):
-            connection = self._of[number]
-            try:
-                data = self._open[connection].recv(1 << 18)
-            except ConnectionError:
-                data = b""
-            if data:
-                self._take(connection, self._held[connection] + data)
-            else:
-                self._lost(connection)
-
-    def _take(self, connection: int, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n")
-        if end < 0 or not _whole(data, end):
-            self._held[connection] = data
-            return
-        self._held[connection] = b""
-        self._ended(connection, int(data[9:12]), data[:end])
-
-    def _lost(self, connection: int) -> None:
-        """Connect again in place of a connection that the server closed."""
-        old = self._open[connection]
-        self._epoll.unregister(old)
-        del self._of[old.fileno()]
-        old.close()
-        self._held[connection] = b""
-        self._open[connection] = self._connected(connection)
-        self._ended(connection, NOT_ANSWERED, b"")
-
-    def close(self) -> None:
-        """Close every connection."""
-        for one in self._open:
-            one.close()
-        self._epoll.close()
-
-
-def _whole(data: bytes, end: int) -> bool:
-    """Return whether an answer is complete whose head ends at a place.
-
-    Raises:
-        RuntimeError: It does not say how long it is.
-    """
-    lower = data[:end].lower()
-    at = lower.find(b"\r\ncontent-length:")
-    if at >= 0:
-        last = lower.find(b"\r\n", at + 2)
-        return len(data) >= end + 4 + int(lower[at + 17 : last if last >= 0 else None])
-    if b"\r\ntransfer-encoding: chunked" not in lower:
-        raise RuntimeError(f"an answer of no stated length: {data[:200]!r}")
-    return data.endswith(_LAST_CHUNK)
 
 
 class Run:
@@ -237,10 +136,13 @@ def server_timing(head: bytes) -> dict[str, float]:
 def summary(run: Run, job: Job, wall_s: float, cpu_s: float) -> dict[str, Any]:
     """Return what a run came to, as plain values."""
     due_s = np.array(run.book.due_s)
+    if not len(due_s):
+        raise RuntimeError(f"no request was due in {job.seconds} s; ask for more of them.")
     counted = due_s >= job.settle_s
+    if not counted.any():
+        # A server that hung from the beginning: that is its figure.
+        counted[:] = True
     status, took_ms = np.array(run.book.status)[counted], np.array(run.book.took_s)[counted] * 1000
-    if not len(status):
-        raise RuntimeError(f"no request was due between {job.settle_s} and {job.seconds} s.")
     span_s = max(wall_s, job.seconds) - job.settle_s
     held: dict[str, Any] = {
         "requests": len(due_s),

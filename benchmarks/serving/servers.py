@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import model, watch
+from benchmarks.serving.environments import ROOT, environment, last_line, run
 from benchmarks.serving.model import Made
 from benchmarks.serving.rivals.network import MODEL
 
@@ -25,17 +25,8 @@ CORE = 0
 """Of the server; the load generator has the other one."""
 
 START_S, POLL_S = 90, 0.01
-ROOT = Path(__file__).resolve().parents[2]
 RIVALS = "benchmarks.serving.rivals"
 ALTERED = "benchmarks.serving.altered"
-
-REQUIREMENTS = {
-    "mlflow": ("mlflow==3.17.2", "onnx==1.23.2", "onnxruntime==1.31.1"),
-    "bentoml": ("bentoml==1.4.39", "onnxruntime==1.31.1"),
-    "litserve": ("litserve==0.2.19", "onnxruntime==1.31.1"),
-    "mlserver": ("mlserver==1.7.1", "onnxruntime==1.31.1"),
-}
-"""Of each rival that lives in an environment of its own."""
 
 Build = Callable[[Any], bytes]
 """From a row to a whole request."""
@@ -139,7 +130,7 @@ def rival(name: str, made: Made, home: Path, scratch: Path) -> Server:
         return _mlflow(made, binaries, scratch / "mlflow-model", port, held)
     if name == "mlserver":
         folder = scratch / "mlserver"
-        _run([binaries / "python", "-m", f"{RIVALS}.seldon", folder, port], held)
+        run([binaries / "python", "-m", f"{RIVALS}.seldon", folder, port], held)
         command = [str(binaries / "mlserver"), "start", str(folder)]
         return Server(
             name="MLServer", command=command, port=port, environment=held,
@@ -160,7 +151,7 @@ def rival(name: str, made: Made, home: Path, scratch: Path) -> Server:
 
 
 def _mlflow(made: Made, binaries: Path, folder: Path, port: int, held: Mapping[str, str]) -> Server:
-    _run([binaries / "python", "-m", f"{RIVALS}.mlflow_model", folder, made.rows_nd.shape[1]], held)
+    run([binaries / "python", "-m", f"{RIVALS}.mlflow_model", folder, made.rows_nd.shape[1]], held)
     command = [str(binaries / "mlflow"), "models", "serve", "-m", str(folder)]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     return Server(
@@ -169,43 +160,6 @@ def _mlflow(made: Made, binaries: Path, folder: Path, port: int, held: Mapping[s
         environment={**held, "PATH": f"{binaries}:{os.environ['PATH']}"},
         asked={"its own JSON": lambda row: model.inputs("/invocations", row)},
     )  # fmt: skip
-
-
-def _run(command: Sequence[Any], environment: Mapping[str, str]) -> None:
-    done = subprocess.run(
-        [str(part) for part in command], env={**os.environ, **environment},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise LookupError(f"{command[2]} failed: {_last(done.stderr)}")
-
-
-def environment(name: str, home: Path) -> Path:
-    """Return a rival's environment, made if it is not there.
-
-    Raises:
-        LookupError: It cannot be made; the text says why.
-    """
-    folder = home / name
-    if (folder / ".whole").exists():
-        return folder
-    uv = shutil.which("uv") or str(ROOT / ".venv" / "bin" / "uv")
-    for command in (
-        [uv, "venv", "--clear", "--python", sys.executable, str(folder)],
-        [uv, "pip", "install", "--python", str(folder / "bin/python"), *REQUIREMENTS[name]],
-    ):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as e:
-            raise LookupError(f"{name} is left out: {e}") from e
-        if done.returncode:
-            raise LookupError(f"{name} is left out: {_last(done.stderr)}")
-    (folder / ".whole").touch()
-    return folder
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
 @contextmanager
@@ -256,7 +210,7 @@ def _first_answer(
             said = f"{status} {answer[:300]!r}"
         time.sleep(POLL_S)
     ended = process.poll()
-    why = said if ended is None else f"ended with {ended}: {_last(output.read_text())}"
+    why = said if ended is None else f"ended with {ended}: {last_line(output.read_text())}"
     raise RuntimeError(f"{output.stem} does not answer: {why}")
 
 

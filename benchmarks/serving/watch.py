@@ -16,7 +16,9 @@ class Cost:
     """Of a process and all that descend from it, at one moment."""
 
     cpu_s: float
-    pss_mb: float
+    private_mb: float
+    """In pages that no other process shares."""
+
     rss_mb: float
     files: int
     threads: int
@@ -63,7 +65,7 @@ def cost(pid: int) -> Cost:
     pids = tree(pid)
     return Cost(
         cpu_s=sum(_cpu_s(one) for one in pids),
-        pss_mb=sum(_kb(one, "smaps_rollup", "Pss:") for one in pids) / 1024,
+        private_mb=sum(_kb(one, "smaps_rollup", "Private_") for one in pids) / 1024,
         rss_mb=sum(_kb(one, "status", "VmRSS:") for one in pids) / 1024,
         files=sum(len(list((PROC / str(one) / "fd").glob("*"))) for one in pids),
         threads=sum(len(list((PROC / str(one) / "task").glob("*"))) for one in pids),
@@ -71,13 +73,12 @@ def cost(pid: int) -> Cost:
 
 
 def _kb(pid: int, file: str, name: str) -> int:
+    """Return the sum of a file's lines whose names begin so; nothing of a process that ended."""
     try:
-        for line in (PROC / str(pid) / file).read_text().splitlines():
-            if line.startswith(name):
-                return int(line.split()[1])
+        lines = (PROC / str(pid) / file).read_text().splitlines()
     except OSError:
-        pass
-    return 0
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def free_port() -> int:

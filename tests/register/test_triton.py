@@ -202,6 +202,7 @@ def test_a_plan_is_found_only_by_the_gpus_it_was_built_for(package: Bundle, tmp_
     held = parsed(folder)
     assert (held.platform, held.backend) == ("tensorrt_plan", "tensorrt")
     assert dict(held.cc_model_filenames) == {"9.0": "model_sm90.plan"}
+    assert not held.default_model_filename
     assert [path.name for path in (folder / "1").iterdir()] == ["model_sm90.plan"]
     assert (folder / "1" / "model_sm90.plan").read_bytes() == DATA
     assert held.instance_group[0].kind == triton.ModelInstanceGroup.KIND_GPU

@@ -87,7 +87,7 @@ def serve(plane: Plane, slot: str, version: str) -> int:
     plane.wait_ready(slot, version=version, timeout_s=20)
     # What Envoy knows may still be of the process before.
     before = checks(plane, slot)
-    wait_for(lambda: checks(plane, slot) > before + 4, 10)
+    wait_for(lambda: checks(plane, slot) > before, 10)
     wait_for(lambda: healthy(plane, slot), 20)
     return plane.status()["slots"][slot]["pid"]
 
@@ -128,6 +128,19 @@ def test_a_killed_challenger_costs_nobody_an_answer(plane: Plane):
     assert (seen["restarts"], seen["error"]) == (1, "ended by SIGKILL")
 
 
+def test_a_body_of_the_longest_kind_is_asked_twice_too(plane: Plane):
+    """What was sent to a challenger that failed is still there for the champion, whole."""
+    serve(plane, "b", "failing")
+    table(plane, 64)
+    seen = plane.log_folder("a") / "seen.jsonl"
+
+    found = Users(plane, b"x" * (1 << 20)).ask(5)
+
+    assert found == {(200, "a"): 5}
+    bodies = [json.loads(line)["body"] for line in seen.read_text().splitlines()[-5:]]
+    assert {len(body) for body in bodies} == {1 << 20}
+
+
 @pytest.mark.parametrize("version", ["failing", "full", "crashing"])
 def test_a_challenger_that_errs_costs_nobody_an_answer(plane: Plane, version: str):
     """What it answers with an error, or dies of, the champion answers; once each, no more."""
@@ -142,24 +155,11 @@ def test_a_challenger_that_errs_costs_nobody_an_answer(plane: Plane, version: st
     assert 0 < retried - before["cluster.b-then-a.upstream_rq_retry"] <= 60
 
 
-def test_a_body_of_the_longest_kind_is_asked_twice_too(plane: Plane):
-    """What was sent to a challenger that failed is still there for the champion, whole."""
-    serve(plane, "b", "failing")
-    table(plane, 64)
-    seen = plane.log_folder("a") / "seen.jsonl"
-
-    found = Users(plane, b"x" * (1 << 20)).ask(5)
-
-    assert found == {(200, "a"): 5}
-    bodies = [json.loads(line)["body"] for line in seen.read_text().splitlines()[-5:]]
-    assert {len(body) for body in bodies} == {1 << 20}
-
-
-@pytest.mark.parametrize("trouble", ["silent", "failing", "slow-0.5", "crashing", "STOP", "KILL"])
+@pytest.mark.parametrize("trouble", ["failing", "crashing", "STOP", "KILL"])
 def test_a_shadow_in_trouble_is_noticed_by_nobody(plane: Plane, trouble: str):
     """Every user has the champion's answer; no request of theirs was even tried twice."""
     how = getattr(signal, f"SIG{trouble}", None)
-    pid = serve(plane, "b", "2" if how else trouble)
+    pid = serve(plane, "b", trouble)
     table(plane, 0, mirror="b")
     before = counts(plane)
 
@@ -181,11 +181,10 @@ def test_a_hung_shadow_has_few_connections_and_its_own_time(plane: Plane):
 
     Users(plane).ask(180)
 
-    after = counts(plane)
-    assert after["cluster.b-shadow.upstream_cx_active"] <= 8
+    assert counts(plane)["cluster.b-shadow.upstream_cx_active"] <= 8
     for name in ("pending_overflow", "max_duration_reached"):
         counted = f"cluster.b-shadow.upstream_rq_{name}"
-        assert after[counted] > before[counted], name
+        wait_for(lambda counted=counted: counts(plane)[counted] > before[counted], 5)
 
 
 def test_an_ill_champion_is_asked_nevertheless(plane: Plane):
@@ -218,15 +217,16 @@ def test_a_challenger_that_never_answers_is_ejected(plane: Plane):
     """It says it is ready and answers nobody: after a few users nobody is sent to it any more."""
     serve(plane, "b", "silent")
     table(plane, 64)
-    before, seen = counts(plane), plane.log_folder("b") / "seen.jsonl"
+    seen = plane.log_folder("b") / "seen.jsonl"
+
+    found = Users(plane).ask(120)
+    wait_for(lambda: not healthy(plane, "b"), 3)
     lines = len(seen.read_text().splitlines())
+    later = Users(plane).ask(20)
 
-    found = Users(plane).ask(180)
-
-    ejected = "cluster.b.outlier_detection.ejections_enforced_consecutive_gateway_failure"
-    assert found == {(200, "a"): 180}
-    assert counts(plane)[ejected] == before[ejected] + 1
-    assert len(seen.read_text().splitlines()) - lines < 120
+    assert (found, later) == ({(200, "a"): 120}, {(200, "a"): 20})
+    assert counts(plane)["cluster.b.outlier_detection.ejections_enforced_total"] > 0
+    assert len(seen.read_text().splitlines()) == lines
 
 
 def test_a_hung_challenger_costs_nobody_an_answer_and_is_replaced(plane: Plane):

@@ -274,6 +274,7 @@ def test_a_hung_server_of_a_killed_supervisor_is_found_and_ended(tmp_path: Path,
     old = processes(plane)
     hung = plane.status()["slots"]["b"]["pid"]
     os.kill(hung, signal.SIGSTOP)
+    wait_for(lambda: "\nState:\tT" in Path(f"/proc/{hung}/status").read_text(), 5)
     os.kill(old[0], signal.SIGKILL)
     wait_for(lambda: [pid for pid in old if running(pid)] == [hung], 10)
 

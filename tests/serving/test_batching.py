@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ NAME = "streamrec"
 CONTRACT = contract_of(workloads.load(NAME))
 NAMES = Names(CONTRACT, None)
 ROWS = tables.rows(CONTRACT, 60, seed=5)
+
+AT_EASE: dict[str, Any] = {"timeout_ms": 60_000, "clock": lambda: 0.0}
+"""Nobody grows old."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def test_an_answer_does_not_depend_on_the_company(
 
     for asked in alone:
         run([asked])
-    together(Batching(run, most=most, timeout_ms=60_000, clock=lambda: 0.0), crowd)
+    together(Batching(run, most=most, **AT_EASE), crowd)
 
     for one, other in zip(alone, crowd, strict=True):
         assert one.probability_nk is not None
@@ -89,7 +93,7 @@ def test_who_comes_together_is_run_together_up_to_the_bound(rows: list[int], mos
     """Order is kept, no batch exceeds the bound but a request that does so alone, none is split."""
     noted = Noted()
 
-    together(Batching(noted, most=most, timeout_ms=60_000, clock=lambda: 0.0), [asked_for(0, n) for n in rows])
+    together(Batching(noted, most=most, **AT_EASE), [asked_for(0, n) for n in rows])
 
     assert [n for batch in noted.batches for n in batch] == rows
     for batch, following in zip(noted.batches, [*noted.batches[1:], [most]], strict=True):
@@ -100,7 +104,7 @@ def test_who_comes_together_is_run_together_up_to_the_bound(rows: list[int], mos
 def test_nobody_waits_for_company():
     """A request that comes alone is run in the loop's next turn, before any timer could end."""
     noted = Noted()
-    batching = Batching(noted, most=64, timeout_ms=60_000, clock=lambda: 0.0)
+    batching = Batching(noted, most=64, **AT_EASE)
 
     async def one_after_another() -> None:
         for _ in range(3):
@@ -118,7 +122,7 @@ def test_without_batching_each_runs_by_itself():
     """Where it does not pay, a bound of one runs every request at once and alone."""
     noted = Noted()
 
-    together(Batching(noted, most=1, timeout_ms=60_000, clock=lambda: 0.0), [asked_for(0, n) for n in (1, 3, 1)])
+    together(Batching(noted, most=1, **AT_EASE), [asked_for(0, n) for n in (1, 3, 1)])
 
     assert noted.batches == [[1], [3], [1]]
 
@@ -154,7 +158,7 @@ def test_time_passes_between_batches():
 def test_a_client_that_left_spoils_nothing():
     """The request of one who hung up is run with the others, and those are answered."""
     noted = Noted()
-    batching = Batching(noted, most=64, timeout_ms=60_000, clock=lambda: 0.0)
+    batching = Batching(noted, most=64, **AT_EASE)
 
     async def one_leaves() -> None:
         waits = [asyncio.ensure_future(batching.answer(asked_for(0, n))) for n in (1, 2)]
@@ -192,7 +196,7 @@ def test_a_model_fails_for_the_requests_it_fails_for(served: Served, answer: flo
     broken = [asked_for(5, 1, tenure_days=666), asked_for(6, 1, tenure_days=666)]
     batch = [sound[0], broken[0], *sound[1:3], broken[1], sound[3]]
 
-    together(Batching(Answering(Picky(served, answer), version="1").run, most=64, timeout_ms=60_000, clock=lambda: 0.0), batch)  # fmt: skip
+    together(Batching(Answering(Picky(served, answer), version="1").run, most=64, **AT_EASE), batch)
 
     assert [asked.refusal for asked in broken] == [(500, FAILED)] * 2
     assert all(asked.labels is None for asked in broken)
@@ -214,7 +218,7 @@ def test_whatever_a_part_raises_is_an_answer(served: Served):
     needing.needs = True
 
     run = Answering(served, version="1", features=Broken()).run
-    together(Batching(run, most=1, timeout_ms=60_000, clock=lambda: 0.0), [needing, other])
+    together(Batching(run, most=1, **AT_EASE), [needing, other])
 
     assert (needing.refusal, other.refusal) == ((500, FAILED), None)
 
@@ -248,7 +252,9 @@ def test_what_stands_in_answers_for_exactly_those_that_failed(served: Served):
     assert rules.remembered == [batch[0]]
 
 
-@given(st.lists(st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=3, max_size=3), min_size=1))
+@given(
+    st.lists(st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=3, max_size=3), min_size=1)
+)
 def test_probabilities_sum_to_one_and_keep_the_order(logits: list[list[float]]):
     """Whatever finite logits there are, however large."""
     probability_nk = softmax(np.array(logits, np.float32))

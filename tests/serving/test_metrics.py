@@ -116,6 +116,18 @@ def test_a_scrape_counts_every_request_once(requests: list[tuple[int, float, str
     assert sum(sums.values()) == pytest.approx(sum(taken_ms) / 1e3)
 
 
+def test_a_time_at_a_bound_is_within_it():
+    """Prometheus's buckets hold what is less or equal: each bound counts itself and no other."""
+    held = metrics()
+    for bound_ms in LATENCY_MS:
+        held.observe(answered(latency_ms=bound_ms), "v2")
+
+    buckets = by(scraped(held), "penstock_request_seconds_bucket", "le")
+
+    reached = [buckets[le] for le in sorted(buckets, key=float)]
+    assert reached == [*range(1, len(LATENCY_MS) + 1), len(LATENCY_MS)]
+
+
 def test_buckets_reach_from_a_tenth_of_a_millisecond_to_two_seconds():
     """Bounds are written in seconds without rounding, or a rule that names one would miss it."""
     named = {

@@ -277,7 +277,10 @@ def test_no_bytes_make_the_server_fail(servers: Servers, data: st.DataObject):
         check_refused(servers.ask_lean(path, sent, headers))
 
 
-@given(st.dictionaries(st.sampled_from(["x-request-id", "x-user-id", "x-rollout-bucket", "traceparent", "x-rollout-arm", "host"]), st.binary(max_size=300)))  # fmt: skip
+SAID = ("x-request-id", "x-user-id", "x-rollout-bucket", "traceparent", "x-rollout-arm", "host")
+
+
+@given(st.dictionaries(st.sampled_from(SAID), st.binary(max_size=300)))
 def test_no_header_makes_the_server_fail(servers: Servers, headers: dict[str, bytes]):
     """What the edge or a client says of a request is kept in bounds, never obeyed."""
     scope = {
@@ -332,7 +335,16 @@ def test_a_body_in_pieces_is_the_same_body(servers: Servers):
     assert sent[0]["status"] == 200
 
 
-@pytest.mark.parametrize("path", ["/", f"/v1/models/{NAME}", f"/v2/models/{NAME}/ready", "/v2/health/live", "/v2/health/ready"])  # fmt: skip
+STATES = (
+    "/",
+    f"/v1/models/{NAME}",
+    f"/v2/models/{NAME}/ready",
+    "/v2/health/live",
+    "/v2/health/ready",
+)
+
+
+@pytest.mark.parametrize("path", STATES)
 def test_the_states_are_those_of_kserves_own_server(servers: Servers, path: str):
     """Who asks whether we are ready reads the same."""
     lean, stock = (_ask(app, "GET", path, b"", {}) for app in (servers.lean, servers.stock))

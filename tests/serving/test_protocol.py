@@ -36,7 +36,7 @@ SMALL = Limits(
     body_s=0.4,
     idle_s=0.8,
     write_s=0.5,
-    linger_s=0.3,
+    linger_s=1.0,
 )
 PATH = "/v2/models/m/infer"
 HEAD = f"POST {PATH} HTTP/1.1\r\nhost: here\r\n".encode()
@@ -338,23 +338,20 @@ def test_what_was_refused_is_not_done_later(service: Service, cut: int):
     assert service.ran == before
 
 
-def test_each_part_has_a_time_of_its_own(service: Service):
+def test_each_part_has_a_time_of_its_own():
     """A slow head leaves its body all its time, and a slow request the next one."""
     head, body = post(b"abcdef")[:-6], b"abcdef"
-    nearly = 0.3
-    with service.talk() as talk:
-        talk.send(head[:9])
-        time.sleep(nearly)
-        talk.send(head[9:] + body[:3])
-        time.sleep(nearly)
-        assert talk.ask(body[3:])[0] == 200
-    with service.talk() as talk:
-        talk.send(head[:9])
-        time.sleep(nearly)
-        talk.send(head[9:] + body + head[:9])
-        time.sleep(nearly)
-        assert talk.answer()[0] == 200
-        assert talk.ask(head[9:] + body)[0] == 200
+    with running(replace(SMALL, head_s=1.0, body_s=1.0)) as service:
+        late, next_one = service.talk(), service.talk()
+        for talk in (late, next_one):
+            talk.send(head[:9])
+        time.sleep(0.65)
+        late.send(head[9:] + body[:3])
+        next_one.send(head[9:] + body + head[:9])
+        time.sleep(0.65)
+        assert late.ask(body[3:])[0] == 200
+        assert next_one.answer()[0] == 200
+        assert next_one.ask(head[9:] + body)[0] == 200
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", post(b"abc") + b"\r\n"])
@@ -480,7 +477,7 @@ def test_where_everybody_is_known_a_newcomer_waits():
 
 def test_a_stop_finishes_what_is_whole_and_refuses_the_rest():
     """In flight is answered, half a request gets 503, newcomers 503 or nothing, then it ends."""
-    with running() as service:
+    with running(replace(SMALL, head_s=10, idle_s=10)) as service:
         inside, half, late = service.talk(), service.talk(), service.talk()
         inside.send(post(b"abc", b"x-wait: 1\r\n"))
         half.send(HEAD)

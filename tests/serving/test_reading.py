@@ -189,7 +189,7 @@ def test_any_other_type_is_refused(kind: str, read: Callable[[Names, Any], Asked
     """A type that would have to be guessed at is none of ours, and the wanted ones are said."""
     names = Names(contract(Feature(name="count", dtype="int64")), None)
 
-    with pytest.raises(ValueError, match="count: .* came, FP32 or FP64 or INT64 was wanted"):
+    with pytest.raises(ValueError, match=r"count: .* came, FP32 or FP64 or INT64 was wanted"):
         read(names, {"inputs": [{"name": "count", "shape": [1], "datatype": kind, "data": [1]}]})
 
 
@@ -216,7 +216,8 @@ def test_a_type_that_no_request_carries_is_refused_when_the_contract_is_made():
     assert Feature(name="seen", dtype=STAMP).datatype == "INT64"
 
 
-IMAGES = Names(contract(Feature(name="pixels", dtype="list<element: float>", length=4, low=0, high=16)), None)  # fmt: skip
+FOUR = Feature(name="pixels", dtype="list<element: float>", length=4, low=0, high=16)
+IMAGES = Names(contract(FOUR), None)
 
 
 @given(
@@ -249,7 +250,7 @@ def test_images_are_taken_exactly_when_they_fit_the_contract(values: np.ndarray)
         if fits:
             assert np.array_equal(read(IMAGES, document).columns["pixels"], values)
         else:
-            with pytest.raises(ValueError, match="pixels|instances"):
+            with pytest.raises(ValueError, match=r"pixels|instances"):
                 read(IMAGES, document)
 
 
@@ -286,7 +287,7 @@ def test_binary_sizes_that_do_not_add_up_are_refused(size: int, header: int, mor
     if (size, header, more) == (32, 0, 0):
         assert read_v2_binary(IMAGES, said + raw, length, Seen({})).rows == 2
     else:
-        with pytest.raises(ValueError, match="pixels|body|inputs"):
+        with pytest.raises(ValueError, match=r"pixels|body|inputs"):
             read_v2_binary(IMAGES, said + raw, length, Seen({}))
 
 
@@ -437,9 +438,10 @@ def test_a_request_that_cannot_be_looked_up_is_refused_by_name(row: dict[str, An
 def test_a_key_is_a_whole_number_of_64_bits_or_text(value: Any):
     """Other values are refused; those that are taken reach the look-up unchanged."""
     fits = type(value) is int and -(2**63) <= value < 2**63
-    names = Names(contract(Feature(name="spent", dtype="double")), Layout(
-        project="", service="", definitions="", views=(view("user", ("spent",), SPENT),)
-    ))  # fmt: skip
+    names = Names(
+        contract(Feature(name="spent", dtype="double")),
+        Layout(project="", service="", definitions="", views=(view("user", ("spent",), SPENT),)),
+    )
 
     if fits:
         assert of_v1(names, {"instances": [{"user_id": value}]}).keys == {"user_id": [value]}
