@@ -202,7 +202,7 @@ class PredictionLog:
                 break
             self._written += kept
             self._settled_bytes += sum(map(len, self._chunk[:kept]))
-            self._chunk.clear()
+            del self._chunk[:kept]
         self._notice(problem)
 
     def _fill(self) -> None:

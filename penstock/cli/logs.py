@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -69,8 +69,8 @@ def _files(held: Home, whose: Log | None) -> dict[Log, Path]:
     found = {log: held.path / "serving" / FILES[log] for log in asked}
     there = {log: path for log, path in found.items() if path.exists()}
     if not there:
-        what = f"{whose.value} has written" if whose else "was written"
-        raise HomeError(f"nothing {what} in {held.path}; the servers start with: {called()} up")
+        what = f"{whose.value} has written nothing" if whose else "nothing was written"
+        raise HomeError(f"{what} in {held.path}; the servers start with: {called()} up")
     return there
 
 
@@ -83,21 +83,25 @@ def last(path: Path, count: int) -> list[str]:
     return list(kept)
 
 
-def following(path: Path) -> Iterator[list[str]]:
+def following(path: Path) -> Generator[list[str]]:
     """Yield the lines that a log gets from now on, again and again, also when it is renamed."""
     log: TextIO | None = path.open(encoding="utf-8", errors="replace") if path.exists() else None
     if log is not None:
         log.seek(0, os.SEEK_END)
     rest = ""
-    while True:
-        rest += "" if log is None else log.read()
-        *whole, rest = rest.split("\n")
-        yield whole
-        if path.exists() and (log is None or not os.path.samestat(path.stat(), _stat(log))):
-            if log is not None:
-                rest += log.read()
-                log.close()
-            log = path.open(encoding="utf-8", errors="replace")
+    try:
+        while True:
+            rest += "" if log is None else log.read()
+            *whole, rest = rest.split("\n")
+            yield whole
+            if path.exists() and (log is None or not os.path.samestat(path.stat(), _stat(log))):
+                if log is not None:
+                    rest += log.read()
+                    log.close()
+                log = path.open(encoding="utf-8", errors="replace")
+    finally:
+        if log is not None:
+            log.close()
 
 
 def _stat(log: TextIO) -> os.stat_result:

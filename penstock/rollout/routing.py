@@ -27,6 +27,9 @@ _SILENT, _EJECTED_S = 5, 5
 _CONNECTIONS, _WAITING = 256, 1024
 _COPIES = 16
 
+_AT_ONCE = {"update_merge_window": "0s"}
+"""What becomes of a slot's health is heard at once; by default Envoy waits up to a second."""
+
 
 def routes(table: TrafficTable, *, timeout_ms: float) -> dict[str, Any]:
     """Return the route file of a table: probes, health, challenger, champion, in this order.
@@ -183,6 +186,7 @@ def _cluster(name: str, port: int, model: str, *, longest: str | None) -> dict[s
         "name": name,
         "type": "STATIC",
         "connect_timeout": "0.25s",
+        "common_lb_config": _AT_ONCE,
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [host]}]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -250,7 +254,7 @@ def _shadow(slot: str, port: int, model: str, timeout_ms: float) -> dict[str, An
     }
     return {
         **_cluster(f"{slot}-shadow", port, model, longest=_seconds(timeout_ms)),
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": _AT_ONCE | {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": {"thresholds": [limits]},
     }
 

@@ -86,3 +86,18 @@ def test_a_user_without_a_name_gets_a_key(tmp_path: Path, monkeypatch: pytest.Mo
 def nameless() -> str:
     """Fail as getpass does for a user without a name."""
     raise KeyError("getpwuid(): uid not found: 12345")
+
+
+def test_the_salt_is_made_once_and_is_its_owner_s_alone(tmp_path: Path):
+    """Servers are told where it lies; asked again, it is the same."""
+    held = Home(tmp_path / "home")
+    held.path.mkdir()
+    path = held.salt()
+    first = path.read_text()
+
+    assert Path(held.environment()["PENSTOCK_SALT"]) == held.salt() == path
+    assert path.read_text() == first
+    assert len(first) == 64
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert Home(tmp_path / "other").salt().read_text() != first
+    assert [p.name for p in held.path.glob(".salt*")] == []

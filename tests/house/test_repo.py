@@ -45,8 +45,12 @@ THIS = "tests/house/test_repo.py"
 
 
 def test_no_path_of_one_machine():
-    """Paths every machine of the kind has (/usr/bin, /proc, /dev/null) are no such paths."""
-    assert lines_with(r"(?<![\w.$}/])/(?:home|root|Users|work|opt|mnt|srv)/", skip=(THIS,)) == []
+    """Paths every machine of the kind has (/usr/bin, /proc, /dev/null) are no such paths.
+
+    Nor is the one where KServe mounts a model.
+    """
+    machine = r"(?<![\w.$}/])/(?:home|root|Users|work|opt|mnt(?!/models\b)|srv)/"
+    assert lines_with(machine, skip=(THIS,)) == []
 
 
 def test_no_registry_is_named():

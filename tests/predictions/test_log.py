@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_a_journal_beside_its_parquet_is_one(tmp_path: Path):
 
         assert len(list(tmp_path.glob("*.jsonl"))) == (linger_s > 0)
         assert len(Predictions(tmp_path).table()) == 5
+
+
+def test_reading_while_journals_are_finished_and_removed(tmp_path: Path):
+    """Whatever the keeper is at, each record is there once."""
+    for turn in range(40):
+        journal(tmp_path, [record(turn)])
+        finishing = threading.Thread(target=keep, args=(tmp_path,), kwargs={"now": T0})
+        finishing.start()
+        found = [len(Predictions(tmp_path).table(columns=["line"])) for _ in range(2)]
+        finishing.join()
+
+        assert found == [turn + 1] * 2
 
 
 def test_time_and_version_choose_rows(tmp_path: Path):
