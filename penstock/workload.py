@@ -731,13 +731,14 @@ def sources(stage: str, name: str) -> list[Path]:
     """Return the source files and folders that decide what a stage makes for a workload.
 
     The declaration itself is left out: what a stage uses of it enters its recipe as settings, so
-    that a new rollout policy does not train a new model. Behaviours are the gate's alone.
+    that a new rollout policy does not train a new model. Behaviours are the gate's alone, rules are
+    the package's.
     """
     library = Path(__file__).resolve().parent
     values = ("workload.py", "policy.py", "verdict.py", "bundle.py", "stage.py")
     shared = [library / module for module in values]
     below = [library / m for m in _BELOW.get(stage, ())]
-    apart = {"workload.py"} if stage == "gate" else {"workload.py", BEHAVIOUR}
+    apart = {"workload.py", *(part for part, owner in _OWNERS.items() if owner != stage)}
     own = [p for p in (root() / "workloads" / name).glob("*.py") if p.name not in apart]
     repo = definitions(name) if stage == "features" else []
     return [library / stage, *shared, *below, *sorted(own), *repo]
@@ -749,6 +750,9 @@ def definitions(name: str) -> list[Path]:
     return [repo / "entities.py", repo / f"{name}.py", repo / "feature_store.yaml"]
 
 
+_OWNERS = {BEHAVIOUR: "gate", RULES: "register"}
+"""The stage that alone reads a workload's module."""
+
 _BELOW = {
     "train": ("stats",),
     "export": ("runtimes", "stats"),
@@ -756,7 +760,7 @@ _BELOW = {
     "engine": ("runtimes", "stats"),
     "equivalence": ("runtimes", "stats"),
     "gate": ("runtimes", "stats", "report"),
-    "register": ("request.py", "runtimes", "stats", "report"),
+    "register": ("endpoint.py", "request.py", "runtimes", "stats", "report"),
 }
 """What each stage uses of the packages below the stages."""
 

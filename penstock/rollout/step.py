@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -247,7 +248,9 @@ def _watched(
         controller = Controller(
             plane=plane,
             ledger=ledger,
-            reader=LogReader(logs=logs_of(plane), outcomes=folder / "outcomes.jsonl"),
+            reader=LogReader(
+                logs=logs_of(plane), outcomes=folder / "outcomes.jsonl", since=time.time()
+            ),
             policy=policy,
             versions=versions,
             actor=actor,
