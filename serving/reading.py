@@ -259,12 +259,21 @@ def of_tensors(
     asked = _asked(names, columns, keys, needs=needs, seen=seen, protocol="v2")
     request_id = held.get("id")
     if request_id is not None:
-        if type(request_id) is not str:
+        if type(request_id) is not str or not _is_text(request_id):
             raise ValueError("id: text was wanted")
         asked.id = request_id
     if "outputs" in held or "parameters" in held:
         asked.outputs, asked.binary = wanted_outputs(held)
     return asked
+
+
+def _is_text(text: str) -> bool:
+    """Return whether it can be sent back; JSON may hold halves of characters, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _asked(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 
 from serving.columns import Column, Numbers
 
@@ -47,7 +47,7 @@ def tensors(document: Mapping[str, Any], raw: bytes) -> dict[str, Tensor]:
     for number, given in enumerate(inputs):
         name, shape, datatype = _described(given, number)
         if name in found:
-            raise ValueError(f"{name}: came {sum(i.get('name') == name for i in inputs)} times")
+            raise ValueError(f"{name}: came {_count(name, inputs)} times")
         data = given.get("data")
         if data is None:
             end = begin + _size(name, given)
@@ -60,6 +60,10 @@ def tensors(document: Mapping[str, Any], raw: bytes) -> dict[str, Tensor]:
     if begin != len(raw):
         raise ValueError(f"body: {len(raw) - begin} bytes came that belong to no tensor")
     return found
+
+
+def _count(name: str, inputs: Sequence[Any]) -> int:
+    return sum(type(given) is dict and given.get("name") == name for given in inputs)
 
 
 def _described(given: Any, number: int) -> tuple[str, list[int], str]:
@@ -108,7 +112,14 @@ def values_of(column: Column, given: Tensor) -> Numbers:
 
 
 def _other_than_whole(data: Sequence[Any]) -> str:
-    return next(orjson.dumps(v).decode()[:20] for v in data if type(v) not in (int, list))
+    return next(shown(value) for value in data if type(value) not in (int, list))
+
+
+def shown(value: object) -> str:
+    """Return a value from JSON as a refusal shows it; it may be anything, however long or deep."""
+    if type(value) is dict:
+        return "an object"
+    return "a list" if type(value) is list else json.dumps(value)[:40]
 
 
 def keys_of_tensor(kind: str, given: Tensor) -> list[Any]:
@@ -151,7 +162,7 @@ def keys_of(name: str, kind: str, values: Sequence[Any]) -> list[Any]:
             fits = type(value) is int and -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
         if not fits:
             wanted = "text" if bits is None else f"a whole number of {bits} bits"
-            raise ValueError(f"{name}: {str(value)[:40]!r} came, {wanted} was wanted")
+            raise ValueError(f"{name}: {shown(value)} came, {wanted} was wanted")
     return [v.encode() for v in values] if kind == "BYTES" else list(values)
 
 
@@ -186,8 +197,8 @@ def wanted_outputs(document: Mapping[str, Any]) -> tuple[frozenset[str], frozens
     binary: dict[str, bool] = {}
     for one in asked:
         name = one.get("name") if type(one) is dict else None
-        if name not in OUTPUTS:
-            raise ValueError(f"outputs: {str(name)[:40]!r} is not among {list(OUTPUTS)}")
+        if type(name) is not str or name not in OUTPUTS:
+            raise ValueError(f"outputs: {shown(name)} is not among {list(OUTPUTS)}")
         binary[name] = _truth(one, "binary_data", of=f"outputs.{name}", otherwise=whole)
     return frozenset(binary), frozenset(name for name, is_binary in binary.items() if is_binary)
 

@@ -17,7 +17,7 @@ from penstock.predictions import files
 
 Record = Mapping[str, Any]
 
-TOLD = ("at", "request_id", "version", "mirrored", "status", "latency_ms", "label")
+TOLD = ("at", "arm", "request_id", "version", "mirrored", "status", "latency_ms", "label")
 """What evidence needs of a record."""
 
 
@@ -181,7 +181,9 @@ class LogReader:
             shadow: The challenger's mirrored requests count, not its live ones.
         """
         recent = [r for r in self._records if r["at"] >= since]
-        one = [r for r in recent if r["version"] == champion and not r["mirrored"]]
+        # What the champion answered for a challenger that could not is no request of its own users.
+        own = [r for r in recent if r["arm"] != "challenger" or r["version"] == challenger]
+        one = [r for r in own if r["version"] == champion and not r["mirrored"]]
         other = [r for r in recent if r["version"] == challenger and r["mirrored"] == shadow]
         p99 = _quantile(one, 0.99)
         limit = max(slow_floor_ms, slow_ratio * p99) if p99 is not None else slow_floor_ms

@@ -335,7 +335,8 @@ def _replayed(plane: Plane, traffic: Traffic, workload: str, folder: Path) -> It
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.jsonl"):
         old.unlink()
-    command = [sys.executable, "-m", "penstock.rollout.traffic", "--url", plane.url]
+    command = [sys.executable, "-m", "penstock.rollout.traffic", "--url", "http://penstock"]
+    command += ["--socket", str(plane.inside)]
     command += ["--model", workload, "--contract", str(traffic.contract), "--out", str(folder)]
     command += ["--rows", str(traffic.rows), "--label", traffic.label]
     command += ["--users", str(traffic.users), "--rate", str(traffic.rate)]

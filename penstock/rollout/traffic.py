@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -95,7 +96,7 @@ async def replay(given: argparse.Namespace, users: Users, stop: asyncio.Event) -
     """Send until stopped and return how many requests were sent."""
     url = f"{given.url}/v2/models/{given.model}/infer"
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    connector = aiohttp.TCPConnector(limit=256)
+    connector = _connector(given.socket)
     with (
         (given.out / "outcomes.jsonl").open("a", encoding="utf-8") as outcomes,
         (given.out / "client.jsonl").open("a", encoding="utf-8") as client,
@@ -110,6 +111,15 @@ async def replay(given: argparse.Namespace, users: Users, stop: asyncio.Event) -
                 salt=f"{int(time.time()):x}",
             )
             return await _run(given, sender, stop)
+
+
+def _connector(inside: Path | None) -> aiohttp.BaseConnector:
+    """Return how to reach the edge: as users do, or by the socket file of its owner."""
+    if inside is None:
+        return aiohttp.TCPConnector(limit=256)
+    # A socket's name has at most 107 characters, so its folder is named by a number.
+    folder = os.open(inside.parent, os.O_RDONLY | os.O_DIRECTORY)
+    return aiohttp.UnixConnector(f"/proc/self/fd/{folder}/{inside.name}", limit=256)
 
 
 async def _run(given: argparse.Namespace, sender: Replay, stop: asyncio.Event) -> int:
@@ -136,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     """Replay until stopped by SIGTERM, by the parent's end, or after ``--seconds``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
+    parser.add_argument("--socket", type=Path, help="the edge's own socket, which asks no token")
     parser.add_argument("--model", required=True)
     parser.add_argument("--rows", type=Path, required=True, help="Parquet of a snapshot's rows")
     parser.add_argument("--label", required=True, help="the column that holds the label")

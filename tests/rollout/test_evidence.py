@@ -68,6 +68,22 @@ def seen(held: LogReader, *, shadow: bool = False, since: float = 0.0):
     )
 
 
+def test_what_the_champion_answers_for_a_challenger_counts_for_neither(tmp_path: Path):
+    """Those users were given to the challenger, and it did not answer."""
+    held = reader(
+        tmp_path,
+        record("r-1", version="1", arm="champion"),
+        record("r-2", version="1", arm="challenger", latency_ms=400.0),
+        record("r-3", version="2", arm="challenger"),
+    )
+
+    evidence = seen(held)
+
+    assert evidence.champion.requests == 1
+    assert evidence.champion.p99_ms == 2.0
+    assert evidence.challenger.requests == 1
+
+
 @given(st.lists(st.integers(0, 9), max_size=20), st.lists(st.integers(1, 40), max_size=30))
 def test_a_growing_log_is_read_once_and_whole(
     tmp_path_factory: Any, rows: list[int], cuts: list[int]

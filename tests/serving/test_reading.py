@@ -330,8 +330,8 @@ def test_the_outputs_that_are_wanted_are_known(
 
 
 WRONG = {
-    "outputs": ({"outputs": [{"name": "score"}]}, "outputs: 'score' is not among"),
-    "outputs' kind": ({"outputs": ["label"]}, "outputs: 'None' is not among"),
+    "outputs": ({"outputs": [{"name": "score"}]}, 'outputs: "score" is not among'),
+    "outputs' kind": ({"outputs": ["label"]}, "outputs: null is not among"),
     "a truth": (
         {"outputs": [{"name": "label", "parameters": {"binary_data": "yes"}}]},
         "outputs.label: binary_data must be",
