@@ -119,7 +119,9 @@ def shown(value: object) -> str:
     """Return a value from JSON as a refusal shows it; it may be anything, however long or deep."""
     if type(value) is dict:
         return "an object"
-    return "a list" if type(value) is list else json.dumps(value)[:40]
+    if type(value) is list:
+        return "a list"
+    return repr(value[:40]) if type(value) is str else json.dumps(value)[:40]
 
 
 def keys_of_tensor(kind: str, given: Tensor) -> list[Any]:
