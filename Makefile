@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stores rtx run up down status test test-gpu check format lock golden bench clean
+.PHONY: help setup stores rtx run up down status logs test test-gpu check format lock golden bench clean
 
 help: ## print these lines
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1|\2/' | \
@@ -31,6 +31,9 @@ down: setup ## stop the servers
 
 status: setup ## say what is serving, and how traffic is split
 	@$(BIN)/penstock status $(ARGS)
+
+logs: setup ## what the servers say; ARGS="a --follow" for one slot
+	@$(BIN)/penstock logs $(ARGS)
 
 test: setup ## run every test this machine can run
 	@$(BIN)/pytest $(ARGS)

@@ -83,7 +83,7 @@ def test_the_commands_of_the_readme_are_there():
     }
 
 
-@pytest.mark.parametrize("verb", ["run", "up", "down", "status"])
+@pytest.mark.parametrize("verb", ["run", "up", "down", "status", "logs"])
 def test_a_verb_of_the_makefile_is_a_verb_of_the_command_line(verb):
     shown = subprocess.run(
         [ROOT / ".venv/bin/penstock", verb, "--help"], capture_output=True, text=True, check=False
@@ -92,17 +92,27 @@ def test_a_verb_of_the_makefile_is_a_verb_of_the_command_line(verb):
     assert shown.returncode == 0, shown.stderr
 
 
-def test_the_options_the_readme_uses_are_there():
-    options = {o for line in commands(README) for o in re.findall(r"--[a-z-]+", line)}
+def options_by_verb() -> dict[str, set[str]]:
+    """Return, of each verb that the README types with options, those options."""
+    found: dict[str, set[str]] = {}
+    for line in commands(README):
+        verb = line.split()[1] if line.startswith("penstock ") else "run"
+        if options := re.findall(r"--[a-z-]+", line.partition("#")[0]):
+            found.setdefault(verb, set()).update(options)
+    return found
+
+
+@pytest.mark.parametrize("verb", sorted(options_by_verb()))
+def test_the_options_the_readme_uses_are_there(verb: str):
     shown = subprocess.run(
-        [ROOT / ".venv/bin/penstock", "run", "--help"],
+        [ROOT / ".venv/bin/penstock", verb, "--help"],
         capture_output=True,
         text=True,
         check=True,
         env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "NO_COLOR": "1", "TERM": "dumb"},
     )
 
-    assert {o for o in options if o not in shown.stdout} == set()
+    assert {o for o in options_by_verb()[verb] if o not in shown.stdout} == set()
 
 
 def test_seven_files_are_read_first():
