@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stores rtx run up down status logs test test-gpu check format lock golden bench clean
+.PHONY: help setup installed stores rtx run up down status logs test test-gpu check format lock golden bench clean
 
 help: ## print these lines
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1|\2/' | \
@@ -13,6 +13,10 @@ help: ## print these lines
 
 setup: ## make .venv from the lock; needs Python 3.11 and nothing else
 	@scripts/setup.sh
+
+# Verbs for whoever is woken up: they change nothing, least of all the environment.
+installed:
+	@test -x $(BIN)/penstock || { echo "there is no $(BIN); type: make setup" >&2; exit 2; }
 
 stores: setup ## add Spark, PostgreSQL and DuckDB stores, for their tests and benchmarks
 	@scripts/setup.sh stores
@@ -26,13 +30,13 @@ run: setup ## carry the digits workload through every stage and release it
 up: setup ## start the servers with the present champion
 	@$(BIN)/penstock up $(ARGS)
 
-down: setup ## stop the servers
+down: installed ## stop the servers
 	@$(BIN)/penstock down $(ARGS)
 
-status: setup ## say what is serving, and how traffic is split
+status: installed ## say what is serving, and how traffic is split
 	@$(BIN)/penstock status $(ARGS)
 
-logs: setup ## what the servers say; ARGS="a --follow" for one slot
+logs: installed ## what the servers say; ARGS="a --follow" for one slot
 	@$(BIN)/penstock logs $(ARGS)
 
 test: setup ## run every test this machine can run
