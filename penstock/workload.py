@@ -441,7 +441,11 @@ class Rollout:
     """Chance that a check that looks all the time is wrong, at each step and check."""
 
     max_error_share: float = 0.05
-    """Share of requests that may fail."""
+    """Share of requests that may fail, be refused for load, or be answered in the model's place."""
+
+    max_refused_share: float = 0.05
+    """Share of requests that may be refused as wrong (4xx) above the champion's share; of the first
+    version, which has no champion, the share itself."""
 
     max_slow_share: float = 0.05
     """Share of requests that may be slower than ``slow_ratio`` times the champion's p99."""
@@ -477,6 +481,7 @@ class Rollout:
             "Rollout",
             alpha=self.alpha,
             max_error_share=self.max_error_share,
+            max_refused_share=self.max_refused_share,
             max_slow_share=self.max_slow_share,
             max_disagreement_share=self.max_disagreement_share,
             max_wrong_share=self.max_wrong_share,

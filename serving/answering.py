@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.request import Contract
+from serving.deciding import decided
 from serving.faults import Fault, RehearsedError
 from serving.hardened import FAILED
 from serving.reading import Asked
 
 LOG = logging.getLogger("serving")
+
+NO_FEATURES = "features cannot be looked up now; try again"
 
 
 class Model(Protocol):
@@ -87,15 +90,15 @@ class Answering:
             return
         try:
             await fault.before(asked.seen.request_id)
-        except RehearsedError:
-            LOG.exception("request %s failed", asked.seen.request_id)
+        except RehearsedError:  # told without its traceback: there is nothing to find
+            LOG.warning("request %s failed: rehearsed", asked.seen.request_id)
             asked.refusal = (500, FAILED)
 
     def run(self, batch: Sequence[Asked]) -> None:
         """Fill in the answers of a batch, or why there is none. Never raises."""
+        if self._features is not None:
+            self._complete(batch)
         try:
-            if self._features is not None:
-                self._complete(batch)
             # Those that had to be refused, or were answered without the model, are done.
             left = [a for a in batch if a.refusal is None and a.probability_nk is None]
             if left:
@@ -106,8 +109,13 @@ class Answering:
                 if asked.probability_nk is None:
                     asked.refusal = asked.refusal or (500, FAILED)
         for asked in batch:
-            if asked.refusal is None:
+            if asked.refusal is not None:
+                continue
+            try:
                 self._note(asked)
+            except Exception:
+                LOG.exception("request %s failed", asked.seen.request_id)
+                asked.refusal = (500, FAILED)
 
     def _complete(self, batch: Sequence[Asked]) -> None:
         needing = [asked for asked in batch if asked.needs]
@@ -115,10 +123,27 @@ class Answering:
             return
         begun = time.perf_counter()
         assert self._features is not None
-        self._features.complete(needing)
+        try:
+            self._features.complete(needing)
+        except Exception:
+            LOG.exception("features of requests %s cannot be looked up", _ids(needing))
+            for asked in needing:
+                self._without_features(asked)
         spent_us = (time.perf_counter() - begun) * 1e6
         for asked in needing:
             asked.seen.spent_us["features"] = spent_us
+
+    def _without_features(self, asked: Asked) -> None:
+        """Let something stand in for a look-up that failed in no way it knows, or refuse."""
+        if asked.refusal is not None or asked.probability_nk is not None:
+            return
+        try:
+            stood_in = self._instead is not None and self._instead.answer(asked, why="lookup")
+        except Exception:
+            LOG.exception("nothing stands in for request %s", asked.seen.request_id)
+            stood_in = False
+        if not stood_in:
+            asked.refusal = (503, NO_FEATURES)
 
     def _answer(self, batch: Sequence[Asked]) -> None:
         begun = time.perf_counter()
@@ -202,10 +227,3 @@ def softmax(logits_nk: NDArray[np.float32]) -> NDArray[np.float64]:
         raise FloatingPointError("the model gave a value that is no finite number.")
     shifted = np.exp(logits - largest)
     return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def decided(probability_nk: NDArray[Any], *, threshold: float | None) -> list[int]:
-    """Return the label of each row: as the gate decided, which scipy keeps out of this image."""
-    if threshold is None:
-        return probability_nk.argmax(axis=1).tolist()
-    return (probability_nk[:, 1] >= threshold).astype(np.int64).tolist()

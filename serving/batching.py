@@ -31,7 +31,8 @@ class Batching:
 
         Args:
             run: Answers requests; never raises.
-            most: Rows of a batch; 1 runs every request by itself. A request of more rows than this
+            most: Rows of a batch; 1 runs every request by itself, in a turn of its own, so that
+                those who wait are counted and grow old. A request of more rows than this
                 is a batch of its own.
             timeout_ms: A request that is older when its turn comes is refused.
             clock: Seconds, by which ``Asked.begun_s`` was read too.
@@ -47,9 +48,6 @@ class Batching:
 
     async def answer(self, asked: Asked) -> None:
         """Return when the request was answered or refused."""
-        if self._most <= 1:
-            self._turn([asked])
-            return
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         self._waiting.append((asked, done))
@@ -58,18 +56,20 @@ class Batching:
         await done
 
     def _next(self) -> None:
-        """Run one batch; the answers go out before the next."""
+        """Run one batch; the answers go out, and others come in, before the next."""
         batch = [self._waiting.popleft()]
         rows = batch[0][0].rows
         while self._waiting and rows + self._waiting[0][0].rows <= self._most:
             batch.append(self._waiting.popleft())
             rows += batch[-1][0].rows
-        self._turn([asked for asked, _ in batch])
-        for _, done in batch:
-            if not done.done():
-                done.set_result(None)
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._next)
+        try:
+            self._turn([asked for asked, _ in batch])
+        finally:
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(None)
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._next)
 
     def _turn(self, batch: list[Asked]) -> None:
         now_s = self._clock()

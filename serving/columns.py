@@ -73,6 +73,20 @@ class Column:
             return np.array(values, self.dtype)
         return self._checked(self._shaped(self._array(values), shape))
 
+    def of_narrow_data(self, values: list[Any], shape: list[int]) -> Numbers:
+        """Return JSON data that came as FP32: as the same numbers would be that came as bytes.
+
+        Raises:
+            ValueError: As :meth:`of_data`.
+        """
+        if len(shape) == 1 and shape[0] == len(values) and self._fine(values):
+            rounded = np.array(values, np.float32)
+            if self._fine(rounded.tolist()):
+                return rounded.astype(self.dtype)
+        with np.errstate(over="ignore"):
+            rounded = self._array(values).astype(np.float32)
+        return self._checked(self._shaped(rounded, shape))
+
     def of_bytes(self, held: Numbers, shape: list[int]) -> Numbers:
         """Return numbers that came as bytes.
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from penstock.endpoint import Endpoint
 from penstock.request import Contract
-from serving.answering import decided
 from serving.batching import Batching
+from serving.deciding import decided
 from serving.features import Features
 from serving.hop import Answer, Hop, Unreachable
 from serving.instead import StandIn
@@ -36,6 +36,9 @@ FAILED = "the request failed; its id finds the reason in the transformer's log"
 OURS = frozenset({b"x-penstock-fallback", b"x-penstock-stale"})
 """Headers that say of a request what both processes have a part in."""
 
+WHO = frozenset({b"x-penstock-version", b"x-penstock-slot"})
+"""Headers that say which server answers, of what version."""
+
 LOG = logging.getLogger("serving")
 
 
@@ -44,11 +47,11 @@ class Outcome:
     """What came of one request, besides what stands in it."""
 
     headers: Headers
-    """The predictor's own, ``x-penstock-…``; none where it gave no answer."""
+    """``x-penstock-…``: the predictor's own, or those that it had last where it gave none."""
 
     version: str = ""
     answered: bool = False
-    """Whether the predictor answered, and so has the request on record."""
+    """Whether the predictor answered, and so has the request on record; else we must."""
 
     retry_after: bytes | None = None
 
@@ -74,6 +77,7 @@ class Forwarding:
         self.version = ""
         """Of the model: the predictor says it with each answer."""
 
+        self._told: Headers = []
         self._hop, self._features, self._instead = hop, features, instead
         self._threshold = contract.threshold
         self._down = False
@@ -95,12 +99,19 @@ class Forwarding:
             asked.begun_s = asked.begun_s or begun_s  # only the lean route notes it
             await self._lookups.answer(asked)
             asked.seen.spent_us["features"] = (time.perf_counter() - begun_s) * 1e6
-        outcome = Outcome([])
+        outcome = Outcome([*self._told], self.version)
         if asked.refusal is None and asked.probability_nk is None:
             outcome = await self._ask(asked, headers)
         if asked.probability_nk is not None and asked.labels is None:  # something stood in
-            asked.labels = decided(asked.probability_nk, threshold=self._threshold)
+            self._note(asked, asked.probability_nk)
         return outcome
+
+    def _note(self, asked: Asked, probability_nk: NDArray[Any]) -> None:
+        labels = decided(probability_nk, threshold=self._threshold)
+        rows: list[list[float]] = probability_nk.tolist()
+        asked.labels = asked.seen.label = labels
+        chosen = [round(row[label], 6) for row, label in zip(rows, labels, strict=True)]
+        asked.seen.probability = chosen
 
     async def _ask(self, asked: Asked, headers: dict[bytes, bytes]) -> Outcome:
         begun_s = time.perf_counter()
@@ -113,7 +124,7 @@ class Forwarding:
             self._down = True
             if self._instead is None or not self._instead.answer(asked, why="failed"):
                 asked.refusal = (503, DOWN)
-            return Outcome([])
+            return Outcome([*self._told], self.version)
         self._down = False
         asked.seen.spent_us["inference"] = (time.perf_counter() - begun_s) * 1e6
         return self._taken(asked, answer)
@@ -152,6 +163,8 @@ class Forwarding:
         said = answer.headers
         ours = [(k, v) for k, v in said.items() if k.startswith(b"x-penstock-") and k not in OURS]
         found = Outcome(ours, said.get(b"x-penstock-version", b"").decode("latin-1"), answered=True)
+        if found.version:  # what is refused at its door says nothing
+            self.version, self._told = found.version, [one for one in ours if one[0] in WHO]
         _merge(asked.seen, said)
         if answer.status != 200:
             asked.refusal = (answer.status, _sentence(answer.body))
@@ -174,6 +187,10 @@ def forwarded(headers: dict[bytes, bytes], seen: Seen) -> Headers:
     passed.append((b"x-request-id", seen.request_id.encode("latin-1", "replace")))
     if seen.mirrored:  # the edge may have said so by the host alone, which is the predictor's here
         passed.append((b"x-rollout-shadow", b"1"))
+    if seen.fallbacks:
+        passed.append((b"x-rollout-fallback", ",".join(seen.fallbacks).encode()))
+    if seen.stale:
+        passed.append((b"x-rollout-stale", ",".join(seen.stale).encode()))
     return passed
 
 

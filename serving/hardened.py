@@ -12,30 +12,35 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from penstock.endpoint import Endpoint
+from serving.seen import id_of
 
 FAILED = "the model failed; the request id finds the reason in the server's log"
 """All a client learns of an exception."""
 
 BUSY = "too many requests at once; try again"
 STOPPING = "this server is stopping; try again"
+UNKNOWN = "there is no such model, or no such version of it"
 RETRY_AFTER_S = 1
+BEGUN = "penstock.begun_s"
+"""Of a scope: when its request was whole, by ``time.perf_counter``."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
 
-POSTED = re.compile(r"/v1/models/[^/:]+:predict|/v2/models/[^/]+/infer")
+POSTED = re.compile(r"/v1/models/[^/:]+:predict|/v2/models/[^/]+(/versions/[^/]+)?/infer")
 GOT = re.compile(
     r"/|/v1/models|/v1/models/[^/:]+"
-    r"|/v2|/v2/health/(live|ready)|/v2/models|/v2/models/[^/]+(/ready)?"
+    r"|/v2|/v2/health/(live|ready)|/v2/models|/v2/models/[^/]+(/versions/[^/]+)?(/ready)?"
 )
-"""With ``POSTED`` the only paths there are: no repository, ``explain``, versions, docs, metrics."""
+"""With ``POSTED`` the only paths there are: no repository, ``explain``, docs, metrics."""
 
 LIVE = ("/", "/v2/health/live")
 DOCUMENT = "/openapi.json"
@@ -45,14 +50,22 @@ class Hardened:
     """Refuses what is not open and what is too much; hands on the rest untouched."""
 
     def __init__(
-        self, app: App, endpoint: Endpoint, *, document: Mapping[str, Any] | None = None
+        self,
+        app: App,
+        endpoint: Endpoint,
+        *,
+        document: Mapping[str, Any] | None = None,
+        said: Headers = (),
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the application to protect.
 
         Args:
             document: What is answered at ``/openapi.json``; without it the path is closed.
+            said: Headers of every answer that is given here or by the protocol: who gives it.
+            told: Told when no new requests are taken.
         """
-        self._app = app
+        self._app, self.said, self._told = app, tuple(said), told
         self._most = endpoint.max_in_flight
         self._document = None if document is None else json.dumps(document).encode()
         self.draining = False
@@ -66,6 +79,7 @@ class Hardened:
         """Refuse what comes from now on with 503; what is in flight is finished."""
         self.draining = True
         self._most = 0
+        self._told()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is refused; hand on the rest."""
@@ -75,20 +89,32 @@ class Hardened:
             await self._other(scope, receive, send)
             return
         if self.in_flight >= self._most:
-            await self._too_much(send)
+            await self._too_much(scope, send)
             return
         self.in_flight += 1
         try:
             await self._app(scope, receive, send)
         except Exception as e:  # noqa: BLE001 - whatever it is, the client learns nothing of it
-            await _failed(scope, send, e)
+            await self._failed(scope, send, e)
         finally:
             self.in_flight -= 1
 
-    async def _too_much(self, send: Send) -> None:
+    def _about(self, scope: Scope) -> Headers:
+        """Return the headers of an answer to a request: who gives it, and its id if it had one."""
+        came = dict(scope["headers"]).get(b"x-request-id")
+        return self.said if not came else (*self.said, (b"x-request-id", id_of(came).encode()))
+
+    async def _too_much(self, scope: Scope, send: Send) -> None:
         status, error = (503, STOPPING) if self.draining else (429, BUSY)
         self.refused[status] += 1
-        await refuse(send, status, error, retry_after=RETRY_AFTER_S, close=self.draining)
+        close, more = self.draining, self._about(scope)
+        await refuse(send, status, error, retry_after=RETRY_AFTER_S, close=close, more=more)
+
+    async def _failed(self, scope: Scope, send: Send, why: Exception) -> None:
+        came = dict(scope["headers"]).get(b"x-request-id")
+        said = id_of(came) if came else "without an id"
+        logging.getLogger("serving").error("request %s failed", said, exc_info=why)
+        await refuse(send, 500, FAILED, more=self._about(scope))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer whatever is no prediction."""
@@ -96,42 +122,51 @@ class Hardened:
         described = path == DOCUMENT and self._document is not None
         allowed = "GET" if described or GOT.fullmatch(path) else "POST"
         if allowed == "POST" and not POSTED.fullmatch(path):
-            await self._refuse(send, 404, "not found")
+            await self._refuse(scope, send, 404, "not found")
         elif method not in (allowed, allowed.replace("GET", "HEAD")):
-            await self._refuse(send, 405, f"{path} takes {allowed}", allow=allowed)
+            await self._refuse(scope, send, 405, f"{path} takes {allowed}", allow=allowed)
         elif self.draining and path not in LIVE:
-            await self._too_much(send)
+            await self._too_much(scope, send)
         elif described:
-            await _answer(send, 200, self._document or b"")
+            await _answer(send, 200, self._document or b"", self._about(scope))
         else:
             try:
                 await self._app({**scope, "method": "GET"}, receive, send)
             except Exception as e:  # noqa: BLE001 - as above
-                await _failed(scope, send, e)
+                await self._failed(scope, send, e)
 
-    async def _refuse(self, send: Send, status: int, error: str, *, allow: str = "") -> None:
+    async def _refuse(
+        self, scope: Scope, send: Send, status: int, error: str, *, allow: str = ""
+    ) -> None:
         self.refused[status] += 1
-        await refuse(send, status, error, allow=allow)
+        await refuse(send, status, error, allow=allow, more=self._about(scope))
 
 
 class Mended:
     """Gives every answer of KServe's own application the protocol's form."""
 
-    def __init__(self, app: App) -> None:
-        """Take KServe's application."""
-        self._app = app
+    def __init__(self, app: App, *, said: Headers = ()) -> None:
+        """Take KServe's application, and the headers that tell who answers."""
+        self._app, self._said = app, tuple(said)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as it does, with one form of errors and without nulls."""
-        answer = _Answer()
-        await self._app(_as_json(scope), receive, answer)
+        """Answer as it does, with one form of errors and without nulls.
+
+        Predictions of a model that there is never come here, and KServe knows no versions.
+        """
+        if scope["method"] == "POST" or "/versions/" in scope["path"]:
+            await refuse(send, 404, UNKNOWN, more=self._said)
+            return
+        answer = _Answer(self._said)
+        await self._app(scope, receive, answer)
         await answer.finish(send)
 
 
 class _Answer:
     """Holds an answer back until it is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, said: Headers) -> None:
+        self._said = said
         self._start: Message | None = None
         self._body = b""
 
@@ -145,14 +180,14 @@ class _Answer:
         """Send the answer; a validation error becomes a 400 with one sentence."""
         start = self._start
         if start is None:
-            await refuse(send, 500, FAILED)
+            await refuse(send, 500, FAILED, more=self._said)
             return
         headers = [(k, v) for k, v in start["headers"] if k.lower() != b"content-length"]
         kind = dict(headers).get(b"content-type", b"")
         if kind.startswith(b"application/json") and self._body:
             start["status"], self._body = _mended(start["status"], self._body)
         headers.append((b"content-length", str(len(self._body)).encode()))
-        await send({**start, "headers": headers})
+        await send({**start, "headers": [*headers, *self._said]})
         await send({"type": "http.response.body", "body": self._body})
 
 
@@ -164,7 +199,7 @@ def _mended(status: int, body: bytes) -> tuple[int, bytes]:
         return status, body
     if status == 500:
         return status, json.dumps({"error": FAILED}).encode()
-    if status >= 400 and "error" not in document:
+    if status >= 400 and not document.get("error"):
         return 400 if status == 422 else status, json.dumps({"error": _sentence(document)}).encode()
     return status, json.dumps(_without_nulls(document), separators=(",", ":")).encode()
 
@@ -188,23 +223,7 @@ def _sentence(document: Any) -> str:
         )
         return f"{where or 'body'}: {first['msg']}"
     except (KeyError, IndexError, TypeError):
-        return "the body is not an inference request"
-
-
-def _as_json(scope: Scope) -> Scope:
-    """Name the body JSON unless it says it is binary; clients write the type in many ways."""
-    names = {k for k, _ in scope["headers"]}
-    if scope["method"] != "POST" or b"inference-header-content-length" in names:
-        return scope
-    others = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
-    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
-
-
-async def _failed(scope: Scope, send: Send, why: Exception) -> None:
-    request_id = dict(scope["headers"]).get(b"x-request-id", b"without an id")
-    said = request_id.decode("latin-1")
-    logging.getLogger("serving").error("request %s failed", said, exc_info=why)
-    await refuse(send, 500, FAILED)
+        return "this cannot be answered; /openapi.json says what can"
 
 
 async def refuse(
@@ -215,6 +234,7 @@ async def refuse(
     retry_after: int | None = None,
     allow: str = "",
     close: bool = False,
+    more: Headers = (),
 ) -> None:
     """Answer with a status and one sentence.
 
@@ -222,8 +242,9 @@ async def refuse(
         retry_after: Seconds until it may go better.
         allow: The method that the path takes.
         close: Whether the connection ends with this answer.
+        more: Headers besides.
     """
-    headers: list[tuple[bytes, bytes]] = []
+    headers = list(more)
     if retry_after is not None:
         headers.append((b"retry-after", str(retry_after).encode()))
     if allow:
@@ -233,13 +254,11 @@ async def refuse(
     await _answer(send, status, json.dumps({"error": error}).encode(), headers)
 
 
-async def _answer(
-    send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
-) -> None:
+async def _answer(send: Send, status: int, body: bytes, headers: Headers) -> None:
     said = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        *(headers or ()),
+        *headers,
     ]
     await send({"type": "http.response.start", "status": status, "headers": said})
     await send({"type": "http.response.body", "body": body})

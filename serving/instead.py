@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.endpoint import Instead
 from penstock.request import Contract
-from serving.reading import Asked
+from serving.reading import Asked, Names
 
 if TYPE_CHECKING:
     from penstock.online import Layout
@@ -22,7 +23,11 @@ KEPT = 20_000
 
 Rules = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float64]]
 Why = Literal["lookup", "failed"]
-Entity = tuple[Any, ...]
+Question = tuple[Any, ...]
+"""What one row asks: its entities, and a digest of what it holds besides."""
+
+FAILED = "failed"
+"""A release counts a model that was stood in for as one that failed: such a stand-in says so."""
 
 LOG = logging.getLogger("serving")
 
@@ -44,28 +49,28 @@ class StandIn:
     def __init__(
         self,
         rules: Rules | None,
-        contract: Contract,
+        names: Names,
         *,
-        keys: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what may stand in, and try it.
 
         Args:
             rules: The package's, None where it has none.
-            keys: Names by which an entity is told from others; with none, it is the user.
+            names: What a request holds, and what of it is looked up.
             clock: Seconds that never go back.
 
         Raises:
             ValueError: The endpoint declares rules, and there are none, or they fail.
         """
-        self._rules, self._contract, self._keys, self._clock = rules, contract, tuple(keys), clock
-        endpoint = contract.endpoint
+        self._rules, self._names, self._clock = rules, names, clock
+        self._contract = names.contract
+        endpoint = self._contract.endpoint
         self._declared = {"lookup": endpoint.lookup, "failed": endpoint.failed}
         every = {*endpoint.lookup, *endpoint.failed}
         self._keeps = Instead.CACHED in every
         self._kept_s = endpoint.cached_for.total_seconds()
-        self._kept: dict[Entity, tuple[float, list[float]]] = {}
+        self._kept: dict[Question, tuple[float, list[float]]] = {}
         if Instead.RULES in every:
             self._try_rules()
 
@@ -76,29 +81,26 @@ class StandIn:
         Raises:
             ValueError: As the constructor.
         """
-        views = () if served.layout is None else served.layout.views
-        keys = sorted({key.asked for view in views for key in view.keys})
-        return cls(served.rules, served.contract, keys=keys)
+        return cls(served.rules, Names(served.contract, served.layout))
 
     def remember(self, asked: Asked) -> None:
         """Keep a good answer for a while; one that something stood in for is none."""
         if not self._keeps or asked.probability_nk is None or asked.seen.fallbacks:
             return
-        entities = self._entities(asked)
-        if entities is None:
-            return
         now_s, kept = self._clock(), self._kept
-        for entity, row in zip(entities, asked.probability_nk.tolist(), strict=True):
-            kept.pop(entity, None)  # the newest are last
-            kept[entity] = (now_s, row)
+        for question, row in zip(
+            self._questions(asked), asked.probability_nk.tolist(), strict=True
+        ):
+            kept.pop(question, None)  # the newest are last
+            kept[question] = (now_s, row)
         while len(kept) > KEPT or now_s - next(iter(kept.values()))[0] > self._kept_s:
             del kept[next(iter(kept))]
 
     def answer(self, asked: Asked, why: Why) -> bool:
         """Answer in the first declared way that can, and return whether one could."""
-        return any(self.stand_in(way, asked) for way in self._declared[why])
+        return any(self.stand_in(way, asked, why) for way in self._declared[why])
 
-    def stand_in(self, way: Instead, asked: Asked) -> bool:
+    def stand_in(self, way: Instead, asked: Asked, why: Why = "lookup") -> bool:
         """Answer in one way and note it; return False where it cannot."""
         probability_nk = None
         if way is Instead.CACHED:
@@ -108,28 +110,38 @@ class StandIn:
         if probability_nk is None:
             return False
         asked.probability_nk = probability_nk
-        asked.seen.fallbacks.append(way.value)
+        asked.seen.fallbacks.append(f"{FAILED}:{way.value}" if why == FAILED else way.value)
         return True
 
     def _cached(self, asked: Asked) -> NDArray[np.float64] | None:
-        """Return the last answers to the same entities, None if one is missing or too old."""
+        """Return the last answers to the same questions, None if one is missing or too old."""
         oldest_s = self._clock() - self._kept_s
-        found = [self._kept.get(entity) for entity in self._entities(asked) or [()]]
+        found = [self._kept.get(question) for question in self._questions(asked)]
         young = [row for at_s, row in filter(None, found) if at_s >= oldest_s]
         return np.array(young) if len(young) == asked.rows else None
 
-    def _entities(self, asked: Asked) -> list[Entity] | None:
-        """Return who each row is about, None where that is not known.
+    def _questions(self, asked: Asked) -> list[Question]:
+        """Return what each row asks.
 
-        Where rows have entities, the user is none: one clerk asks about many clients.
+        Who asks is no part of it: one clerk asks about many clients, and many about one.
         """
-        if self._keys:
-            if not all(name in asked.keys for name in self._keys):
-                return None
-            return list(zip(*(asked.keys[name] for name in self._keys), strict=True))
-        if asked.seen.user is None or asked.rows != 1:
-            return None
-        return [(asked.seen.user,)]
+        names = sorted(name for name in asked.columns if self._was_sent(name, asked))
+        parts = [_bytes_of_rows(asked.columns[name], asked.rows) for name in names]
+        # A join key is told by its name too: a request may hold them in any order.
+        keys = sorted(asked.keys)
+        who = zip(*(asked.keys[key] for key in keys), strict=True) if keys else [()] * asked.rows
+        if not parts:
+            return [(*one, b"") for one in who]
+        begun = hashlib.blake2b(",".join([*keys, "", *names]).encode(), digest_size=16)
+        held = np.concatenate(parts, axis=1)
+        return [(*one, _digest(begun, held[at].tobytes())) for at, one in enumerate(who)]
+
+    def _was_sent(self, name: str, asked: Asked) -> bool:
+        """Return whether a column is the client's own, and no looked-up value or server's clock."""
+        if asked.needs and name in self._names.looked_up:
+            return False
+        at_us = round(asked.seen.at * 1e6)
+        return name != self._names.time or not (asked.columns[name] == at_us).all()
 
     def _by_rules(self, asked: Asked) -> NDArray[np.float64] | None:
         # A request may hold nothing but join keys; they tell how many rows there are.
@@ -170,3 +182,13 @@ class StandIn:
             raise ValueError(
                 f"the rules of {workload!r} do not answer where every column is missing: {e}"
             ) from e
+
+
+def _bytes_of_rows(column: NDArray[Any], rows: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(column).reshape(rows, -1).view(np.uint8)
+
+
+def _digest(begun: hashlib.blake2b, row: bytes) -> bytes:
+    held = begun.copy()
+    held.update(row)
+    return held.digest()

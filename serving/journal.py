@@ -89,7 +89,7 @@ class Journal:
         stem = files.new_stem(files.write_contract(self._folder, self._contract), at=begun)
         path = self._folder / f"{stem}{JOURNAL}"
         part = files.part_of(path)
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, files.MODE)
         try:
             files.take(fd)
             part.rename(path)

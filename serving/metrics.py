@@ -37,6 +37,9 @@ from serving.seen import PARTS, Seen
 REFUSALS = "refusals"
 """Of ``penstock_unread_total``: requests that were refused early could not be counted."""
 
+STOOD_IN_FOR_MODELS = ("failed:cached", "failed:rules")
+"""Kinds of fallback: what answered where the model failed. The others are of look-ups."""
+
 SLOW_SCRAPER_S = 5.0
 """A scraper that has not sent its request, or taken its answer, by then is let go."""
 
@@ -89,7 +92,7 @@ class Metrics(Collector):
         self._parts = {part: Histogram(PART_US) for part in PARTS}
         self._batch = Histogram(BATCH_ROWS)
         self._ages: dict[str, Histogram] = {}
-        self._fallbacks = dict.fromkeys([*map(str, Instead), OTHER], 0)
+        self._fallbacks = dict.fromkeys([*map(str, Instead), *STOOD_IN_FOR_MODELS, OTHER], 0)
         self._stale = dict.fromkeys([*contract.names, OTHER], 0)
         self._watched: dict[str, Callable[[], float | Mapping[str, float]]] = {}
         self._refused: Callable[[], Mapping[int, int]] = dict
@@ -161,13 +164,16 @@ class Metrics(Collector):
         """Answer scrapes on loopback, in a thread; return the port, a free one for 0.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is taken; the text names it.
         """
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         ProcessCollector(registry=registry)
         app: Any = make_wsgi_app(registry)
-        self._server = make_server("127.0.0.1", port, app, ThreadingWSGIServer, _Impatient)
+        try:
+            self._server = make_server("127.0.0.1", port, app, ThreadingWSGIServer, _Impatient)
+        except OSError as e:
+            raise OSError(f"metrics port {port} cannot be listened on: {e.strerror}.") from e
         answer = partial(self._server.serve_forever, poll_interval=0.1)
         threading.Thread(target=answer, name="metrics", daemon=True).start()
         return self._server.server_port

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.errors import InferenceError, InvalidInput, ModelNotReady
 from kserve.protocol.infer_type import RequestedOutput
 
 from serving.answering import Answering
+from serving.metadata import inputs, outputs
 from serving.reading import Asked, Names, of_instances, of_tensors
 from serving.seen import Seen
 from serving.tensors import OUTPUTS, tensors
@@ -36,21 +37,11 @@ class PackageModel(Model):
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the v2 metadata of the inputs, each with the type it is best sent as."""
-        return [
-            {"name": feature.name, "datatype": feature.datatype, "shape": feature.shape}
-            for feature in self._names.contract.features
-        ]
+        return inputs(self._names)
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the v2 metadata of the outputs."""
-        return [
-            {"name": "label", "datatype": "INT64", "shape": [-1]},
-            {
-                "name": "probability",
-                "datatype": "FP32",
-                "shape": [-1, self._names.contract.classes],
-            },
-        ]
+        return outputs(self._names)
 
     async def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, payload: Payload, headers: Mapping[str, str] | None = None
@@ -77,6 +68,7 @@ class PackageModel(Model):
         Raises:
             InferenceError: The model failed, and nothing stands in for it.
             ModelNotReady: Features could not be looked up, and nothing stands in for them.
+            InvalidInput, HTTPException: The look-up refused it, as for an entity nobody knows.
         """
         answering = self._answering
         if answering.fault is not None:
@@ -87,9 +79,18 @@ class PackageModel(Model):
             said = [*answering.headers, *answer_headers(payload.seen)]
             response_headers.update({k.decode(): v.decode("latin-1") for k, v in said})
         if payload.refusal is not None:
-            status, sentence = payload.refusal
-            raise ModelNotReady(self.name, sentence) if status == 503 else InferenceError(sentence)
+            raise self._refusal(*payload.refusal)
         return self._answer(payload)
+
+    def _refusal(self, status: int, sentence: str) -> Exception:
+        """Return what KServe answers with the status, or with its own for one like it."""
+        if status == 400:
+            return InvalidInput(sentence)
+        if status == 500:
+            return InferenceError(sentence)
+        if status == 503:
+            return ModelNotReady(self.name, sentence)
+        return HTTPException(status, sentence)
 
     async def postprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

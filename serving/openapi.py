@@ -13,8 +13,10 @@ Schema = dict[str, Any]
 
 REFUSALS = {
     "400": "The request is not as the contract has it; the sentence names the field.",
+    "404": "An entity whose features are to be looked up is not known.",
     "408": "The request did not arrive in time.",
     "413": "The body is too large.",
+    "415": "The body is compressed.",
     "429": "Too many requests are worked on at once.",
     "431": "The headers are too large.",
     "500": "The model failed.",
@@ -74,8 +76,13 @@ def _states(name: str) -> Schema:
         "/v2/health/ready": _object({"ready": {"const": True}}),
         "/v2/models": _object({"models": texts}),
         f"/v2/models/{name}": _object(
-            {"name": {"const": name}, "platform": text, "inputs": tensors, "outputs": tensors},
-            versions=texts,
+            {
+                "name": {"const": name},
+                "versions": texts,
+                "platform": text,
+                "inputs": tensors,
+                "outputs": tensors,
+            },
         ),
         f"/v2/models/{name}/ready": ready,
     }
@@ -140,7 +147,8 @@ def _v1_request(names: Names) -> Schema:
     if names.contract.plain:
         forms.extend(features.values())
     rows = {"type": "array", "minItems": 1, "maxItems": names.contract.rows}
-    return _object({"instances": {"anyOf": [{**rows, "items": form} for form in forms]}})
+    instances = {"anyOf": [{**rows, "items": form} for form in forms]}
+    return {**_object({"instances": instances}), **_left_out(names)}
 
 
 def _row(required: Mapping[str, Schema], optional: Mapping[str, Schema]) -> Schema:
@@ -160,13 +168,14 @@ def _v2_request(names: Names) -> Schema:
         _object({"name": {"const": name}, "datatype": {"enum": ["INT64", "BYTES"]}}, **_loose())
         for name in names.keys
     ]
-    output = _object({"name": {"enum": list(OUTPUTS)}}, parameters={"type": "object"})
-    return _object(
+    output = _object({"name": {"enum": list(OUTPUTS)}}, parameters=_only("binary_data"))
+    asked = _object(
         {"inputs": {"type": "array", "minItems": 1, "items": {"anyOf": inputs + keys}}},
         id={"type": "string"},
-        parameters={"type": "object"},
+        parameters=_only("binary_data_output"),
         outputs={"type": "array", "items": output},
     )
+    return {**asked, **_left_out(names)}
 
 
 def _tensor(feature: Feature) -> Schema:
@@ -209,7 +218,26 @@ def _v2_response(name: str) -> Schema:
 def _metadata() -> Schema:
     shape = {"type": "array", "items": {"type": "integer", "minimum": -1}}
     text = {"type": "string"}
-    return _object({"name": text, "datatype": text, "shape": shape})
+    more = _options("optional", "key")
+    return _object({"name": text, "datatype": text, "shape": shape}, parameters=more)
+
+
+def _options(*known: str) -> Schema:
+    """Return an object of truth values."""
+    return {"type": "object", "properties": {name: {"type": "boolean"} for name in known}}
+
+
+def _only(*known: str) -> Schema:
+    return {**_options(*known), "additionalProperties": False}
+
+
+def _left_out(names: Names) -> Schema:
+    """Return, where features are looked up, the sentence that says what may be left out."""
+    if not names.looked_up:
+        return {}
+    features, keys = ", ".join(sorted(names.looked_up)), ", ".join(names.keys)
+    said = f"May be left out, all of them together: {features}. Then {keys} must be there."
+    return {"description": said}
 
 
 def _label(classes: int) -> Schema:

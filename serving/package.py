@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock.bundle import Bundle, read
-from penstock.request import Contract, packaged_rules, packaged_transform, request_input
+from penstock.bundle import Bundle
+from penstock.request import Contract, Instance, packaged_rules, packaged_transform, request_input
 from penstock.workload import RULES
 from serving.rows import Columns, Rows, from_instances, taken
 from serving.runtime import DEFAULT, CannotRun, opened
-from serving.signature import KEY_VARIABLE, verify
+from serving.signature import KEY_VARIABLE, verified
 
 if TYPE_CHECKING:
     from penstock.online import Layout
@@ -55,6 +55,12 @@ class Warmth:
 class Served:
     """A package ready to answer."""
 
+    bundle: Bundle
+    """Where the package lies, and the manifest of what was loaded: the folder may change since."""
+
+    instances: list[Instance]
+    """The golden requests' rows, as they are sent."""
+
     layout: Layout | None
     """Of the features that can be looked up, None where there are none."""
 
@@ -62,7 +68,7 @@ class Served:
     """What answers where the model cannot, None where the workload has none."""
 
     def __init__(self, path: Path, *, runtime: str = DEFAULT, key: Path | None = None) -> None:
-        """Load and verify; not yet warm.
+        """Verify and load, both from one private copy; not yet warm.
 
         Args:
             runtime: What runs the model: one of :data:`serving.runtime.RUNTIMES`.
@@ -75,24 +81,27 @@ class Served:
             CannotRun: The runtime cannot run it here.
             NotServable: It has no golden answers, or asks for signatures and no key is given.
         """
-        if key is not None:
-            verify(path, key)
-        self.bundle = bundle = read(path, kind="package")
         self.runtime = runtime
+        self.warmth: list[Warmth] = []
+        with verified(path, key) as copy:
+            self._load(copy, signed=key is not None)
+            self.bundle = Bundle(path, copy.manifest)
+
+    def _load(self, bundle: Bundle, *, signed: bool) -> None:
         self.contract = contract = Contract.from_dict(bundle.json("serving.json"))
-        if contract.endpoint.signed and key is None:
+        if contract.endpoint.signed and not signed:
             raise NotServable(
                 f"{contract.workload} serves signed packages only; set {KEY_VARIABLE} to the file "
                 "of the public key."
             )
-        golden = _golden(bundle, runtime)
+        golden = _golden(bundle, self.runtime)
         self.layout = _layout(bundle)
         self.rules = packaged_rules(bundle) if RULES in bundle.manifest["files"] else None
-        self.warmth: list[Warmth] = []
-        self._rows = Rows(self.contract)
+        self._rows = Rows(contract)
         self._input = request_input(packaged_transform(bundle))
         classes = contract.classes
-        self._run = opened(bundle, runtime, workload=contract.workload, classes=classes).run
+        self._run = opened(bundle, self.runtime, workload=contract.workload, classes=classes).run
+        self.instances = golden.instances
         self._golden = from_instances(golden.instances, contract)
         self._answers_nk, self._tolerance = golden.answers_nk, golden.tolerance
 
@@ -119,20 +128,23 @@ class Served:
         """Run every batch size until its latency settles, on golden rows: real ones.
 
         Raises:
-            NotServable: One still got quicker after ``MOST_ROUNDS`` calls.
+            NotServable: One still got quicker after ``MOST_ROUNDS`` calls, or gives other answers
+                than the recorded ones: a graph may be right for a row alone and wrong for many.
         """
         self.warmth = [self._warm(n, clock) for n in batches(self.contract.rows)]
         return self.warmth
 
     def _warm(self, n: int, clock: Callable[[], float]) -> Warmth:
-        columns = taken(self._golden, np.arange(n) % len(self._answers_nk))
+        rows_n = np.arange(n) % len(self._answers_nk)
+        columns = taken(self._golden, rows_n)
         times_ms: list[float] = []
         while not settled(times_ms):
             if len(times_ms) == MOST_ROUNDS:
                 raise NotServable(f"batches of {n} still got quicker after {MOST_ROUNDS} calls.")
             begun = clock()
-            self.infer(columns)
+            logits_nk = self.infer(columns)
             times_ms.append((clock() - begun) * 1000)
+            self._check(rows_n, logits_nk)
         steady = float(np.median(times_ms[-WINDOW:]))
         return Warmth(batch=n, first_ms=times_ms[0], steady_ms=steady, rounds=len(times_ms))
 
@@ -143,22 +155,33 @@ class Served:
             NotServable: An answer differs from the recorded one.
         """
         count = len(self._answers_nk)
-        for number, answer in enumerate(self._answers_nk):
-            logits = self.infer(taken(self._golden, np.array([number])))[0]
-            apart = float(np.abs(logits - answer).max())
-            if not apart <= self._tolerance:
-                raise NotServable(
-                    f"golden request {number + 1} of {count} was answered otherwise "
-                    f"than recorded: {apart:.4g} apart, {self._tolerance:g} allowed."
-                )
+        for number in range(count):
+            row = np.array([number])
+            self._check(row, self.infer(taken(self._golden, row)))
         return count
+
+    def _check(self, rows_n: NDArray[np.int64], logits_nk: NDArray[np.float32]) -> None:
+        """Hold a batch of golden rows against what is recorded of them.
+
+        Raises:
+            NotServable: The answer to one differs.
+        """
+        apart_n = np.abs(logits_nk - self._answers_nk[rows_n]).max(axis=1)
+        wrong_n = np.flatnonzero(~(apart_n <= self._tolerance))
+        if len(wrong_n):
+            at = int(wrong_n[0])
+            raise NotServable(
+                f"golden request {rows_n[at] + 1} of {len(self._answers_nk)}, in a batch of "
+                f"{len(rows_n)}, was answered otherwise than recorded: {apart_n[at]:.4g} apart, "
+                f"{self._tolerance:g} allowed."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Golden:
     """Rows whose answers by one runtime are known."""
 
-    instances: list[dict[str, Any]]
+    instances: list[Instance]
     answers_nk: NDArray[np.float64]
     tolerance: float
 

@@ -1,26 +1,28 @@
 """Path: the lean way of an inference request, beside KServe's own application.
 
-Predictions, and the routes that say whether we are ready, are answered here; all else goes on.
+Predictions, and the routes that say what and how we are, are answered here; all else goes on.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import orjson
 
 from serving.answering import Answering
 from serving.batching import Batching
-from serving.hardened import RETRY_AFTER_S, App, Receive, Scope, Send
+from serving.hardened import BEGUN, RETRY_AFTER_S, App, Receive, Scope, Send
+from serving.metadata import states
 from serving.reading import Asked, Names, Protocol, read_v1, read_v2_binary, read_v2_json
-from serving.seen import Seen
+from serving.runtime import DEFAULT
+from serving.seen import Seen, id_of
 from serving.writing import Headers, answer_headers, error, timing, v1_body, v2_body
 
 LENGTH = b"inference-header-content-length"
 JSON, BYTES = (b"content-type", b"application/json"), (b"content-type", b"application/octet-stream")
 SERVICE_UNAVAILABLE = 503
+ENCODED = "content-encoding: a compressed body came; bodies are read as they are, send it plain"
 
 
 class Path:
@@ -34,6 +36,7 @@ class Path:
         batching: Batching,
         *,
         name: str,
+        runtime: str = DEFAULT,
         told: Sequence[Callable[[Seen], None]] = (),
         counted: Callable[[Seen, Protocol], None] | None = None,
     ) -> None:
@@ -42,6 +45,7 @@ class Path:
         Args:
             app: What answers all other routes.
             name: Of the model, as it stands in its routes.
+            runtime: What runs the model; the metadata name it.
             told: Told of every inference request when its answer was sent; must not wait or raise.
             counted: The same, with the protocol.
         """
@@ -50,8 +54,10 @@ class Path:
         self._hot: dict[str, Protocol] = {
             f"/v1/models/{name}:predict": "v1",
             f"/v2/models/{name}/infer": "v2",
+            f"/v2/models/{name}/versions/{answering.version}/infer": "v2",
         }
-        self._said = {path: orjson.dumps(said) for path, said in _states(name).items()}
+        said = states(names, name=name, version=answering.version, runtime=runtime)
+        self._said = {path: orjson.dumps(one) for path, one in said.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a hot route; hand on the rest."""
@@ -64,31 +70,55 @@ class Path:
             await self._app(scope, receive, send)
 
     async def _infer(self, protocol: Protocol, scope: Scope, receive: Receive, send: Send) -> None:
-        begun_s = time.perf_counter()
+        begun_s = scope.get(BEGUN) or time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         seen = Seen(headers)
         body = await _body(receive)
         if body is None:
             return
         try:
-            asked = self._read(protocol, body, headers, seen)
+            await self._respond(protocol, body, headers, seen, begun_s, send)
+        except BaseException:
+            seen.status = 500
+            raise
+        finally:
+            seen.latency_ms = (time.perf_counter() - begun_s) * 1000
+            for told in self._told:
+                told(seen)
+            if self._counted is not None:
+                self._counted(seen, protocol)
+
+    async def _respond(
+        self,
+        protocol: Protocol,
+        body: bytes,
+        headers: dict[bytes, bytes],
+        seen: Seen,
+        begun_s: float,
+        send: Send,
+    ) -> None:
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            await self._refuse(send, seen, 415, ENCODED)
+            return
+        try:
+            asked = self._read(protocol, body, headers, seen, begun_s)
         except ValueError as e:
             await self._refuse(send, seen, 400, str(e))
+            return
+        await self._answer(asked)
+        if asked.refusal is None:
+            await self._write(send, asked)
         else:
-            asked.begun_s = begun_s
-            await self._answer(asked)
-            if asked.refusal is None:
-                await self._write(send, asked)
-            else:
-                await self._refuse(send, seen, *asked.refusal)
-        seen.latency_ms = (time.perf_counter() - begun_s) * 1000
-        for told in self._told:
-            told(seen)
-        if self._counted is not None:
-            self._counted(seen, protocol)
+            await self._refuse(send, seen, *asked.refusal)
 
     def _read(
-        self, protocol: Protocol, body: bytes, headers: dict[bytes, bytes], seen: Seen
+        self,
+        protocol: Protocol,
+        body: bytes,
+        headers: dict[bytes, bytes],
+        seen: Seen,
+        came_s: float,
     ) -> Asked:
         begun_s = time.perf_counter()
         if protocol == "v1":
@@ -97,6 +127,9 @@ class Path:
             asked = read_v2_binary(self._names, body, headers[LENGTH], seen)
         else:
             asked = read_v2_json(self._names, body, seen)
+        if asked.id and b"x-request-id" not in headers:
+            seen.request_id = id_of(asked.id.encode())
+        asked.begun_s = came_s
         seen.spent_us["read"] = (time.perf_counter() - begun_s) * 1e6
         return asked
 
@@ -131,17 +164,6 @@ class Path:
         if status == SERVICE_UNAVAILABLE:
             headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         await _send(send, status, error(sentence), headers)
-
-
-def _states(name: str) -> dict[str, dict[str, Any]]:
-    """Return what the routes say that ask whether we are ready: a server that listens is."""
-    return {
-        "/": {"status": "alive"},
-        "/v2/health/live": {"live": True},
-        "/v2/health/ready": {"ready": True},
-        f"/v2/models/{name}/ready": {"name": name, "ready": True},
-        f"/v1/models/{name}": {"name": name, "ready": True},
-    }
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -39,8 +39,12 @@ QUEUE_BYTES = 64 << 20
 
 ROLL_BYTES, ROLL_S = 64 << 20, 3600.0
 COUNT_S = 1.0
-CLOSE_S = 20.0
-"""How long a server that ends lets its last lines be copied away."""
+CLOSE_S = 4.0
+"""How long a server that ends lets its last lines be copied away.
+
+Its supervisor kills it ``DRAIN_S`` after asking, of which requests in flight take their part; what
+was not copied by then is copied at the next start.
+"""
 
 _CHUNK = 256 << 10
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE

@@ -11,6 +11,7 @@ user hashes, ``PENSTOCK_SIGNED_BY`` the public key by which the package must be 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
@@ -18,18 +19,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from penstock.bundle import read, write_json
-from penstock.endpoint import Endpoint
+from penstock.bundle import Bundle, read, write_json
 from penstock.online import OnlineError
 from penstock.processes import die_with_parent
+from serving.answering import Answering
+from serving.batching import Batching
 from serving.faults import KINDS
-from serving.hardened import App, Hardened, Mended
+from serving.hardened import UNKNOWN, App, Hardened, Mended, Receive, Scope, Send, refuse
 from serving.openapi import document
 from serving.package import NotServable, Served
 from serving.parts import Parts, assembled
@@ -39,6 +42,7 @@ from serving.runtime import DEFAULT, RUNTIMES
 from serving.seen import Seen
 from serving.server import server
 from serving.signature import KEY_VARIABLE
+from serving.warming import Unanswered, warm
 
 BEGUN = time.monotonic()
 
@@ -71,18 +75,20 @@ def serve(
         ready: Called when everything is loaded and the next thing is to answer.
     """
     names, name, metrics = parts.names, given.model_name, parts.metrics
+    said = parts.answering.headers
     path = LeanPath(
-        Mended(kserve(name, parts)),
+        Mended(kserve(name, parts), said=said),
         names,
         parts.answering,
         parts.batching,
         name=name,
+        runtime=given.runtime,
         told=parts.told,
         counted=metrics.observe,
     )
     endpoint = names.contract.endpoint
     described = document(names, name=name, version=given.version)
-    hardened = _Drains(path, endpoint, document=described, told=metrics.draining)
+    hardened = Hardened(path, endpoint, document=described, said=said, told=metrics.draining)
     metrics.watch("in_flight", lambda: hardened.in_flight)
     metrics.refusals(lambda: hardened.refused)
     ready()
@@ -90,29 +96,11 @@ def serve(
     server(hardened, hardened, endpoint).run(sockets=[listens])
 
 
-class _Drains(Hardened):
-    """Tells when no new requests are taken."""
-
-    def __init__(
-        self,
-        app: App,
-        endpoint: Endpoint,
-        *,
-        document: Mapping[str, Any],
-        told: Callable[[], None],
-    ) -> None:
-        super().__init__(app, endpoint, document=document)
-        self._told = told
-
-    def drain(self) -> None:
-        super().drain()
-        self._told()
-
-
 def kserve(name: str, parts: Parts) -> App:
     """Return KServe's own application for the model: it answers what the lean path does not."""
     # KServe reads the command line when it is imported.
     sys.argv = sys.argv[:1]
+    from fastapi.exceptions import FastAPIDeprecationWarning  # noqa: PLC0415
     from kserve import ModelRepository, ModelServer  # noqa: PLC0415
     from kserve.errors import ModelNotFound  # noqa: PLC0415
     from kserve.model_server import app  # noqa: PLC0415
@@ -120,6 +108,8 @@ def kserve(name: str, parts: Parts) -> App:
 
     from serving.model import PackageModel, answer_refusal  # noqa: PLC0415
 
+    # Of how KServe writes its answers: nobody who reads our log can do anything about it.
+    warnings.simplefilter("ignore", FastAPIDeprecationWarning)
     for logger in ("kserve.trace", "uvicorn.access", "kserve"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     held = ModelServer(registered_models=ModelRepository(), enable_grpc=False)
@@ -136,7 +126,8 @@ def listening(given: argparse.Namespace) -> socket.socket:
     """Return the inherited socket, or one on the asked loopback port.
 
     Raises:
-        NotServable: The inherited socket would be heard from outside this machine.
+        NotServable: The inherited socket would be heard from outside this machine, or the port is
+            taken.
     """
     if given.fd is not None:
         made = socket.socket(fileno=given.fd)
@@ -145,25 +136,31 @@ def listening(given: argparse.Namespace) -> socket.socket:
     else:
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("127.0.0.1", given.port))
+        _bind(made, given.port)
         made.listen(256)
     # Accepted connections inherit it; without it the body waits 40 ms for the headers' receipt.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 
 
-def check_digest(package: Path, wanted: str | None) -> None:
+def _bind(made: socket.socket, port: int) -> None:
+    try:
+        made.bind(("127.0.0.1", port))
+    except OSError as e:
+        made.close()
+        raise NotServable(f"port {port} cannot be listened on: {e.strerror}.") from e
+
+
+def check_digest(package: Bundle, wanted: str | None) -> None:
     """Refuse another package than the one that was registered.
 
     Raises:
-        BundleError: A file is missing or altered.
-        NotServable: It is whole, and another.
+        NotServable: It is another.
     """
-    if wanted is None:
-        return
-    found = read(package, kind="package").digest
-    if found != wanted:
-        raise NotServable(f"{package} has digest {found[7:19]}, registered was {wanted[7:19]}.")
+    if wanted is not None and package.digest != wanted:
+        raise NotServable(
+            f"{package.path} has digest {package.digest[7:19]}, registered was {wanted[7:19]}."
+        )
 
 
 def loaded(given: argparse.Namespace) -> tuple[Served, int]:
@@ -172,12 +169,21 @@ def loaded(given: argparse.Namespace) -> tuple[Served, int]:
     Raises:
         NotServable: It must not serve.
     """
-    check_digest(given.bundle, given.digest)
+    if given.digest is not None:
+        check_digest(read(given.bundle, kind="package"), given.digest)
     key = os.environ.get(KEY_VARIABLE)
     served = Served(given.bundle, runtime=given.runtime, key=None if key is None else Path(key))
+    # What is served was read a second time; between the two the folder may have been exchanged.
+    check_digest(served.bundle, given.digest)
     served.warm()
     _check_readable(served)
-    return served, served.check_golden()
+    golden = served.check_golden()
+    _warm_the_way(served, given)
+    return served, golden
+
+
+async def _nowhere(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await refuse(send, 404, UNKNOWN)
 
 
 def _check_readable(served: Served) -> None:
@@ -187,11 +193,32 @@ def _check_readable(served: Served) -> None:
         NotServable: The package's own contract refuses one.
     """
     names = Names(served.contract, None)
-    for number, request in enumerate(served.bundle.json("golden.json")["requests"], start=1):
+    for number, request in enumerate(_golden(served), start=1):
         try:
-            of_instances(names, {"instances": [request["instance"]]}, Seen({}))
+            of_instances(names, {"instances": [request]}, Seen({}))
         except ValueError as e:
             raise NotServable(f"golden request {number} breaks the package's contract: {e}") from e
+
+
+def _golden(served: Served) -> list[dict[str, Any]]:
+    held = served.bundle.json("golden.json")
+    return [request["instance"] for request in held["requests"]]
+
+
+def _warm_the_way(served: Served, given: argparse.Namespace) -> None:
+    """Let golden requests go the way of clients', told to no log and counted nowhere.
+
+    Raises:
+        NotServable: One was refused.
+    """
+    answering = Answering(served, version=given.version)
+    batching = Batching(answering.run, most=1, timeout_ms=60_000)
+    names, name = Names(served.contract, None), given.model_name
+    path = LeanPath(_nowhere, names, answering, batching, name=name)
+    try:
+        warm(path, served.contract, _golden(served)[:1], name=name)
+    except Unanswered as e:
+        raise NotServable(str(e)) from e
 
 
 def _leave(_number: int, _frame: object) -> None:
@@ -253,18 +280,25 @@ def _ready(
     gc.freeze()
     seconds = round(time.monotonic() - BEGUN, 2)
     parts.metrics.became_ready(seconds, served.warmth)
-    write_json(
-        given.log / "ready.json",
-        {
-            "pid": os.getpid(),
-            "port": listens.getsockname()[1],
-            "metrics_port": metrics_port,
-            "version": given.version,
-            "golden": golden,
-            "seconds": seconds,
-            "warmth": [asdict(w) for w in served.warmth],
-        },
-    )
+    said = {
+        "pid": os.getpid(),
+        "port": listens.getsockname()[1],
+        "metrics_port": metrics_port,
+        "version": given.version,
+        "golden": golden,
+        "seconds": seconds,
+        "warmth": [asdict(w) for w in served.warmth],
+    }
+    try:
+        write_json(given.log / "ready.json", said)
+    except OSError as e:
+        _say(f"ready, and ready.json cannot be written: {e}")
+
+
+def _say(line: str) -> None:
+    """Print a line; where the log lies on a full disk too, nobody hears it."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.hardened import RETRY_AFTER_S, STOPPING
+from serving.hardened import BEGUN, RETRY_AFTER_S, STOPPING, Headers
 
 LOGGER = logging.getLogger("serving.http")
 LOGGER.setLevel(logging.ERROR)  # any stranger could fill the disk with warnings of what it sends
@@ -51,6 +52,9 @@ class Shared:
     """What the connections of one server know of each other."""
 
     refused: Counter[int]
+    said: bytes = b""
+    """Headers of every refusal: who gives it."""
+
     unfinished_bytes: int = 0
     strangers: dict[Protocol, None] = field(default_factory=dict)
     """Connections that have sent no whole request yet, the oldest first."""
@@ -79,6 +83,9 @@ class Protocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._held: tuple[Any, Any] | None = None
         self._running: Any = None
+        self._parked: tuple[Any, Any] | None = None
+        """A whole request of a client that does not read its answers: it has to wait."""
+
         self._refused = False
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -97,6 +104,7 @@ class Protocol(HttpToolsProtocol):
         self.shared.strangers.pop(self, None)
         self._forget_body()
         self._unwatch()
+        self._parked = None
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -118,16 +126,22 @@ class Protocol(HttpToolsProtocol):
         return self._last_word()
 
     def pause_writing(self) -> None:
-        """Give a client that does not read its answers a while."""
-        super().pause_writing()
+        """Give a client that does not read its answers a while.
+
+        What was answered is sent into memory: its sender is not held up, and holds up nobody. No
+        further request of the client begins until it reads.
+        """
         self._write_timer = self.loop.call_later(self.limits.write_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """It reads again."""
-        super().resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+        parked = self._parked
+        if parked is not None:
+            self._parked = None
+            self._start_asgi_task(*parked)
 
     def shutdown(self) -> None:
         """Finish what is whole, refuse what is not, close what is idle."""
@@ -164,6 +178,7 @@ class Protocol(HttpToolsProtocol):
         if self._body_bytes:
             self._forget_body()
         self.shared.strangers.pop(self, None)
+        self.scope[BEGUN] = time.perf_counter()
         super().on_message_complete()
         held = self._held
         if held is not None:
@@ -181,6 +196,9 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if not cycle.more_body:
             self._running = cycle
+            if self._write_timer is not None:
+                self._parked = (cycle, app)
+                return
             super()._start_asgi_task(cycle, app)
             return
         self._held = (cycle, app)
@@ -277,6 +295,7 @@ class Protocol(HttpToolsProtocol):
             return
         body = json.dumps({"error": error}).encode()
         said = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        said += self.shared.said
         if status == 503:
             said += b"retry-after: %d\r\n" % RETRY_AFTER_S
         self.transport.write(STATUS_LINE[status] + said + b"connection: close\r\n\r\n" + body)
@@ -295,10 +314,12 @@ class Protocol(HttpToolsProtocol):
             oldest.transport.abort()
 
 
-def protocol(limits: Limits, refused: Counter[int]) -> type[Protocol]:
+def protocol(limits: Limits, refused: Counter[int], said: Headers = ()) -> type[Protocol]:
     """Return the protocol of one server.
 
     Args:
         refused: Where refusals are counted, by status.
+        said: Headers of every refusal: who gives it.
     """
-    return type("Limited", (Protocol,), {"limits": limits, "shared": Shared(refused)})
+    lines = b"".join(b"%s: %s\r\n" % one for one in said)
+    return type("Limited", (Protocol,), {"limits": limits, "shared": Shared(refused, lines)})

@@ -96,7 +96,9 @@ class Names:
         if held == self._all:
             return False
         if missing := [name for name in self.required if name not in held]:
-            raise ValueError(f"{missing[0]}: is missing; {self._wanted()}")
+            others = sorted(held - self._known)
+            came = f", and {others[0]!r} came, which is not known" if others else ""
+            raise ValueError(f"{missing[0]}: is missing{came}; {self._wanted()}")
         if unknown := sorted(held - self._known):
             raise ValueError(f"{unknown[0]}: is not known; {self._wanted()}")
         return self._looked_up(held)
@@ -139,8 +141,17 @@ def read_v2_json(names: Names, body: bytes, seen: Seen) -> Asked:
     Raises:
         ValueError: As :func:`read_v1`.
     """
-    held = document(body)
+    try:
+        held = document(body)
+    except ValueError as e:
+        raise ValueError(f"{e}{_UNFRAMED}" if b"binary_data_size" in body else str(e)) from None
     return of_tensors(names, tensors(held, b""), held, seen)
+
+
+_UNFRAMED = (
+    "; where bytes follow the JSON, the header inference-header-content-length says how long "
+    "the JSON is"
+)
 
 
 def read_v2_binary(names: Names, body: bytes, header_length: bytes, seen: Seen) -> Asked:
@@ -181,6 +192,8 @@ def _lenient(body: bytes, refused: ValueError) -> Any:
     """Read what only Python's reader takes: NaN and endless numbers are refused by their field."""
     try:
         return json.loads(body)
+    except UnicodeDecodeError:
+        raise ValueError("body: is no JSON object: it is no UTF-8 text") from None
     except (ValueError, RecursionError):
         raise ValueError(f"body: is no JSON object: {refused}") from None
 

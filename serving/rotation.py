@@ -48,9 +48,14 @@ class Keeper:
                 return
             self._process = None
             if code != 0:
-                self._due_at = max(self._due_at, self._clock() + AGAIN_S)
+                self._due_at = min(self._due_at, self._clock() + AGAIN_S)
         if self._clock() >= self._due_at and self._folder.exists():
             self._start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the child is at work."""
+        return self._process is not None and self._process.poll() is None
 
     def close(self, wait_s: float) -> None:
         """End the child; first let it do all there is, where copies are wanted: this disk may go.

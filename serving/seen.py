@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 LONGEST = 200
 """Characters of a header that are kept."""
+
+_BUCKET = re.compile(b"[0-9]{1,9}")
 
 PARTS = ("read", "features", "queue", "inference", "write")
 """Where a request's time goes, in the order in which it goes through them."""
@@ -45,10 +48,12 @@ class Seen:
             headers: Names in lower case.
         """
         self.at = time.time()
-        self.request_id = _kept(headers.get(b"x-request-id")) or os.urandom(8).hex()
-        self.user = _kept(headers.get(b"x-user-id"))
-        bucket = headers.get(b"x-rollout-bucket", b"")
-        self.bucket = int(bucket) if re.fullmatch(b"[0-9]{1,9}", bucket) else None
+        self.request_id = id_of(headers.get(b"x-request-id"))
+        self.user = headers.get(b"x-user-id") or None
+        """As it came, whole: two users whose ids begin alike are two."""
+
+        bucket = headers.get(b"x-rollout-bucket")
+        self.bucket = None if bucket is None or not _BUCKET.fullmatch(bucket) else int(bucket)
         self.arm = _kept(headers.get(b"x-rollout-arm"))
         shadow = headers.get(b"x-rollout-shadow") == b"1"
         self.mirrored = shadow or headers.get(b"host", b"").split(b":")[0].endswith(b"-shadow")
@@ -60,10 +65,11 @@ class Seen:
         self.probability: Sequence[float] | None = None
         """Of the chosen class of each row."""
 
-        self.fallbacks: list[str] = []
-        """What stood in for a part that could not, as ``values``, ``cached``, ``rules``."""
+        self.fallbacks = _listed(headers.get(b"x-rollout-fallback"))
+        """What stood in for a part that could not: ``values``, ``cached``, ``rules`` for features,
+        ``failed:cached``, ``failed:rules`` for the model; a transformer's begin the list."""
 
-        self.stale: Sequence[str] = ()
+        self.stale: Sequence[str] = _listed(headers.get(b"x-rollout-stale"))
         """Features that were older than they may be."""
 
         self.spent_us: dict[str, float] = {}
@@ -71,6 +77,24 @@ class Seen:
 
         self.status = 500
         self.latency_ms = 0.0
+
+
+def id_of(text: bytes | None) -> str:
+    """Return the id of a request: its own where that can be a word in a log, else its hash.
+
+    So two logs that are told the same odd id still name it alike.
+    """
+    if not text:
+        return os.urandom(8).hex()
+    said = text.decode("latin-1")
+    if len(said) <= LONGEST and said.isascii() and said.isprintable() and " " not in said:
+        return said
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def _listed(text: bytes | None) -> list[str]:
+    """Return the names in a header, separated by commas."""
+    return [] if not text else [n for n in text[:LONGEST].decode("latin-1").split(",") if n]
 
 
 def _kept(text: bytes | None) -> str | None:

@@ -58,7 +58,7 @@ def server(app: Any, hardened: Hardened, endpoint: Endpoint) -> Stopping:
         log_config=None,
         access_log=False,
         loop="uvloop",
-        http=protocol(limits, hardened.refused),
+        http=protocol(limits, hardened.refused, hardened.said),
         ws="none",
         lifespan="off",
         server_header=False,

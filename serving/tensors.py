@@ -104,7 +104,8 @@ def values_of(column: Column, given: Tensor) -> Numbers:
             raise ValueError(
                 f"{name}: {_other_than_whole(data)} came as INT64; whole numbers were wanted"
             )
-        return column.of_data(data, shape)
+        narrow = datatype == "FP32" and column.dtype.itemsize > _BYTES[datatype].itemsize
+        return column.of_narrow_data(data, shape) if narrow else column.of_data(data, shape)
     kind = _BYTES[datatype]
     if len(data) % kind.itemsize:
         raise ValueError(f"{name}: {len(data)} bytes came, which are no whole number of {datatype}")
@@ -124,6 +125,11 @@ def shown(value: object) -> str:
     return repr(value[:40]) if type(value) is str else json.dumps(value)[:40]
 
 
+def key_datatype(kind: str) -> str:
+    """Return the type in which a join key comes, from Feast's name of its own."""
+    return "INT64" if kind in _WIDTHS else "BYTES"
+
+
 def keys_of_tensor(kind: str, given: Tensor) -> list[Any]:
     """Return the values of a join key, one for each row.
 
@@ -131,7 +137,7 @@ def keys_of_tensor(kind: str, given: Tensor) -> list[Any]:
         ValueError: They are not of the key's type; the text names it.
     """
     name, shape, datatype, data = given
-    wanted = "INT64" if kind in _WIDTHS else "BYTES"
+    wanted = key_datatype(kind)
     if datatype != wanted:
         raise ValueError(f"{name}: {datatype} came, {wanted} was wanted")
     if type(data) is list:
@@ -188,7 +194,8 @@ def wanted_outputs(document: Mapping[str, Any]) -> tuple[frozenset[str], frozens
     """Return the outputs that are wanted, none for all, and of these those wanted as bytes.
 
     Raises:
-        ValueError: There is no such output, or a parameter is no truth value.
+        ValueError: There is no such output, or a parameter is not known or no truth value: what
+            would change nothing is refused, so that nobody relies on it.
     """
     whole = _truth(document, "binary_data_output", of="parameters", otherwise=False)
     asked = document.get("outputs")
@@ -210,6 +217,8 @@ def _truth(holder: Mapping[str, Any], name: str, *, of: str, otherwise: bool) ->
     if parameters is None:
         return otherwise
     value = parameters.get(name, otherwise) if type(parameters) is dict else None
+    if type(parameters) is dict and (others := sorted(parameters.keys() - {name})):
+        raise ValueError(f"{of}: {shown(others[0])} is not known; only {name} is")
     if type(value) is not bool:
         raise ValueError(f"{of}: {name} must be true or false")
     return value

@@ -41,7 +41,7 @@ class Tracing:
     def __init__(self, spans: Spans, *, size: int = QUEUE) -> None:
         """Begin to send; ``size`` requests may wait."""
         self._spans, self._size = spans, size
-        self._waiting: deque[Seen] = deque()
+        self._waiting: deque[tuple[Seen, int]] = deque()
         self._counts = {"sent": 0, "dropped": 0, "failed": 0}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._send_all, name="tracing", daemon=True)
@@ -74,11 +74,21 @@ class Tracing:
         return dict(self._counts)
 
     def record(self, seen: Seen) -> None:
-        """Take an answered request, unless its parent is not sampled. Takes a microsecond."""
+        """Take an answered request, unless its parent or the sampler does not want it.
+
+        The sampler is asked first, so that what it does not want takes nobody's room.
+        """
         if seen.trace is not None and _UNWANTED.fullmatch(seen.trace):
             return
+        try:
+            trace_id = self._spans.sampled(seen)
+        except Exception:  # noqa: BLE001 - a sampler may be anybody's; the answer was sent
+            self._counts["dropped"] += 1
+            return
+        if trace_id is None:
+            return
         if len(self._waiting) < self._size:
-            self._waiting.append(seen)
+            self._waiting.append((seen, trace_id))
         else:
             self._counts["dropped"] += 1
 
@@ -98,7 +108,7 @@ class Tracing:
         count = len(self._waiting)
         try:
             for _ in range(count):
-                self._spans.make(self._waiting.popleft())
+                self._spans.make(*self._waiting.popleft())
             sent = self._spans.send()
         except Exception:  # noqa: BLE001 - it is counted, which is all that can be done
             sent = False

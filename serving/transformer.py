@@ -3,6 +3,9 @@
 ``python -m serving.transformer --bundle DIR --model-name NAME --predictor-host HOST[:PORT]``, which
 KServe also writes with underscores. ``PENSTOCK_ONLINE`` names the online store. On one machine
 nobody needs it: the predictor looks up by itself, for a fraction of the cost.
+
+``PENSTOCK_SALT`` names the file with the salt of user hashes, ``PENSTOCK_SIGNED_BY`` the public key
+by which the package must be signed.
 """
 
 from __future__ import annotations
@@ -10,35 +13,34 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import orjson
 
 from penstock.bundle import BundleError, read
 from penstock.online import Layout, OnlineError
 from penstock.request import Contract, packaged_rules
 from penstock.workload import RULES
 from serving.features import Features
-from serving.forwarding import Forwarding, Outcome
-from serving.hardened import RETRY_AFTER_S, App, Hardened, Mended, Receive, Scope, Send
+from serving.forwarding import Forwarding
+from serving.hardened import App, Hardened, Mended
 from serving.hop import Hop
 from serving.instead import Rules, StandIn
-from serving.reading import Asked, Names, read_v1, read_v2_binary, read_v2_json
+from serving.lean import Lean
+from serving.metrics import Metrics
+from serving.openapi import document
+from serving.parts import ONLINE, salt
+from serving.prediction_log import PredictionLog
+from serving.reading import Names
 from serving.seen import Seen
 from serving.server import server
 from serving.signature import KEY_VARIABLE, NotSigned, verify
-from serving.writing import Headers, answer_headers, error, timing, v1_body, v2_body
-
-LENGTH = b"inference-header-content-length"
-JSON, BYTES = (b"content-type", b"application/json"), (b"content-type", b"application/octet-stream")
-ONLINE = "PENSTOCK_ONLINE"
 
 LOG = logging.getLogger("serving")
+BEGUN = time.monotonic()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,107 +73,62 @@ class Described:
         )
 
 
-class Lean:
-    """Answers the hot routes; whether it is ready is for the predictor to say."""
-
-    def __init__(self, app: App, names: Names, forwarding: Forwarding, *, name: str) -> None:
-        """Take the parts.
-
-        Args:
-            app: What answers all other routes.
-        """
-        self._app, self._names, self._forwarding, self._name = app, names, forwarding, name
-        self._v1, self._v2 = f"/v1/models/{name}:predict", f"/v2/models/{name}/infer"
-        self._ready = {"/v2/health/ready", f"/v2/models/{name}/ready", f"/v1/models/{name}"}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a hot route; hand on the rest."""
-        path, method = scope["path"], scope["method"]
-        if method == "POST" and path in (self._v1, self._v2):
-            await self._infer(scope, receive, send)
-        elif method == "GET" and path in self._ready:
-            ready = await self._forwarding.ready()
-            said = orjson.dumps({"name": self._name, "ready": ready})
-            await _send(send, 200 if ready else 503, said, [JSON])
-        else:
-            await self._app(scope, receive, send)
-
-    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        begun_s, seen = time.perf_counter(), Seen(headers)
-        message = await receive()
-        if message["type"] != "http.request":
-            return
-        outcome = Outcome([])
-        try:
-            asked = self._read(scope["path"], message["body"], headers, seen)
-        except ValueError as e:
-            asked, refusal = None, (400, str(e))
-        else:
-            asked.begun_s = begun_s
-            seen.spent_us["read"] = (time.perf_counter() - begun_s) * 1e6
-            outcome = await self._forwarding.answer(asked, headers)
-            refusal = asked.refusal
-        if asked is None or refusal is not None:
-            assert refusal is not None
-            await self._refuse(send, seen, outcome, *refusal)
-        else:
-            await self._write(send, asked, outcome)
-
-    def _read(self, path: str, body: bytes, headers: dict[bytes, bytes], seen: Seen) -> Asked:
-        if path == self._v1:
-            return read_v1(self._names, body, seen)
-        if LENGTH in headers:
-            return read_v2_binary(self._names, body, headers[LENGTH], seen)
-        return read_v2_json(self._names, body, seen)
-
-    async def _write(self, send: Send, asked: Asked, outcome: Outcome) -> None:
-        kind, rest = JSON, [*outcome.headers, *answer_headers(asked.seen), timing(asked.seen)]
-        if asked.protocol == "v1":
-            body = v1_body(asked)
-        else:
-            body, of_json = v2_body(asked, name=self._name, version=outcome.version)
-            if of_json is not None:
-                kind = BYTES
-                rest.append((LENGTH, b"%d" % of_json))
-        await _send(send, 200, body, [kind, *rest])
-
-    async def _refuse(
-        self, send: Send, seen: Seen, outcome: Outcome, status: int, sentence: str
-    ) -> None:
-        headers = [JSON, *outcome.headers, *answer_headers(seen)]
-        if status in (429, 503):
-            headers.append((b"retry-after", outcome.retry_after or b"%d" % RETRY_AFTER_S))
-        await _send(send, status, error(sentence), headers)
-
-
-async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the command line, parsed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--model-name", "--model_name", required=True)
-    parser.add_argument("--predictor-host", "--predictor_host", required=True)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod")
-    parser.add_argument("--port", "--http_port", type=int, default=8080)
+    add = parser.add_argument
+    add("--bundle", type=Path, required=True, help="folder of the package, which it reads in part")
+    add("--model-name", "--model_name", required=True, help="as it stands in the routes")
+    said = "HOST or HOST:PORT of the predictor; without a port it is 80"
+    add("--predictor-host", "--predictor_host", required=True, help=said)
+    add("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 in a pod")
+    add("--port", "--http_port", type=int, default=8080, help="8080 unless it is said")
+    add("--log", type=Path, help="folder of a prediction log of what the predictor has not on its")
+    add("--version", default="", help="of the package; the records of the log hold it")
+    add("--slot", default="a", help="the same, of the slot; a unless it is said")
+    said = "where Prometheus finds the numbers, on loopback; 0 takes a free one; none without it"
+    add("--metrics-port", type=int, help=said)
     # KServe adds it to what has none; one process is one event loop here.
-    parser.add_argument("--workers", type=int, choices=(1,), default=1)
-    return parser.parse_args(argv)
+    add("--workers", type=int, choices=(1,), default=1, help="KServe says it; there is one")
+    given = parser.parse_args(argv)
+    if given.log is not None and not given.version:
+        parser.error("--log needs --version: whoever reads a record asks which version it was.")
+    return given
 
 
-def assembled(given: argparse.Namespace) -> tuple[Names, Forwarding, Callable[[], None]]:
-    """Return the parts of a transformer, connected, and what lets go of them.
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What answers requests, and what watches them."""
+
+    names: Names
+    forwarding: Forwarding
+    features: Features
+    metrics: Metrics
+    log: PredictionLog | None
+
+    def told(self, seen: Seen, protocol: str) -> None:
+        """Put a request on record."""
+        if self.log is not None:
+            self.log.add(seen)
+        self.metrics.observe(seen, protocol)
+
+    def close(self) -> None:
+        """Write what waits, and let go of what is held."""
+        if self.log is not None:
+            self.log.close()
+        self.metrics.close()
+        self.features.close()
+
+
+def assembled(given: argparse.Namespace) -> Parts:
+    """Return the parts of a transformer, connected.
 
     Raises:
         BundleError: A file of the package is missing or altered.
         NotSigned: It is not signed as it must be.
         OnlineError: There is no store of its features.
         ValueError: The endpoint declares what is not there; the predictor's address is none.
+        OSError: The salt cannot be read.
     """
     key = os.environ.get(KEY_VARIABLE)
     described = Described.of(given.bundle, key=None if key is None else Path(key))
@@ -186,11 +143,17 @@ def assembled(given: argparse.Namespace) -> tuple[Names, Forwarding, Callable[[]
         connections=contract.endpoint.max_in_flight,
         timeout_s=contract.endpoint.timeout_ms / 1000,
     )
-    features = Features.open(described, address, instead=instead)
+    who = {"slot": given.slot, "version": given.version}
+    log = None if given.log is None else PredictionLog(given.log, contract, **who, salt=salt())
+    metrics = Metrics(contract, **who, log=log)
+    features = Features.open(described, address, instead=instead, aged=metrics.observe_age)
+    metrics.watch("lookups", lambda: features.outcomes)
+    metrics.watch("unknown_entities", lambda: features.unknown)
     forwarding = Forwarding(
         contract, hop, name=given.model_name, features=features, instead=instead
     )
-    return Names(contract, described.layout), forwarding, features.close
+    names = Names(contract, described.layout)
+    return Parts(names=names, forwarding=forwarding, features=features, metrics=metrics, log=log)
 
 
 def predictor_address(text: str) -> tuple[str, int]:
@@ -233,10 +196,18 @@ def kserve(name: str, names: Names, forwarding: Forwarding) -> App:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Return a listening socket."""
+    """Return a listening socket.
+
+    Raises:
+        OSError: The port is taken, or none of ours.
+    """
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind((host, port))
+    try:
+        made.bind((host, port))
+    except OSError as e:
+        made.close()
+        raise OSError(f"port {port} cannot be listened on: {e.strerror}.") from e
     made.listen(256)
     # Accepted connections inherit it; without it the body waits 40 ms for the headers' receipt.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -248,19 +219,49 @@ def main(argv: list[str] | None = None) -> int:
     given = arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        names, forwarding, close = assembled(given)
+        parts = assembled(given)
         listens = listening(given.host, given.port)
+        if given.metrics_port is not None:
+            LOG.info("metrics are on port %d", parts.metrics.serve(given.metrics_port))
     except (BundleError, NotSigned, OnlineError, ValueError, OSError) as e:
         print(f"not transforming: {e}", file=sys.stderr)
         return 1
-    rest = Mended(kserve(given.model_name, names, forwarding))
-    endpoint = names.contract.endpoint
-    hardened = Hardened(Lean(rest, names, forwarding, name=given.model_name), endpoint)
     try:
-        server(hardened, hardened, endpoint).run(sockets=[listens])
+        serve(given, parts, listens)
     finally:
-        close()
+        parts.close()
     return 0
+
+
+def serve(given: argparse.Namespace, parts: Parts, listens: socket.socket) -> None:
+    """Answer requests until told to stop; requests in flight are finished."""
+    name, names, metrics = given.model_name, parts.names, parts.metrics
+    lean = Lean(
+        Mended(kserve(name, names, parts.forwarding)),
+        names,
+        parts.forwarding,
+        name=name,
+        told=parts.told,
+    )
+    endpoint = names.contract.endpoint
+    described = document(names, name=name, version=given.version)
+    hardened = Hardened(lean, endpoint, document=described, told=metrics.draining)
+    metrics.watch("in_flight", lambda: hardened.in_flight)
+    metrics.refusals(lambda: hardened.refused)
+    if parts.log is not None:
+        parts.log.start()
+    metrics.became_ready(round(time.monotonic() - BEGUN, 2), ())
+    running = server(hardened, hardened, endpoint)
+    # Uvicorn raises the signal that ended it once more: unhandled it would end us before the log is
+    # on disk.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    running.run(sockets=[listens])
+
+
+def _end(_number: int, _frame: object) -> None:
+    """End, after what has to be finished."""
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":

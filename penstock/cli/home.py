@@ -6,6 +6,7 @@ import getpass
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ SALT_VARIABLE = "PENSTOCK_SALT"
 FREE_BYTES = 500_000_000
 """Least free disk space a run is started with."""
 
+LOCK, NOTE = "run.lock", "run.pid"
+"""Files of the home: held by the run that uses it, and who that is."""
+
+LOOKING_S = 0.2
+"""Longest that a run waits for who only looks whether one is going on."""
 
 DISK_FULL = "the disk is full; free some space and run again: finished stages are reused"
 
@@ -153,15 +159,13 @@ def locked(held: Home) -> Iterator[None]:
             f"{held.path} has {free // 1_000_000} MB of free disk, {FREE_BYTES // 1_000_000} are "
             f"needed; free some or set {VARIABLE} to another disk."
         )
-    note = held.path / "run.pid"
-    lock = FileLock(held.path / "run.lock")
+    note, lock = held.path / NOTE, FileLock(held.path / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOOKING_S)
     except Timeout:
-        who = note.read_text().strip() if note.exists() else "unknown"
         raise HomeError(
-            f"another run is using {held.path} (process {who}); wait for it, or set {VARIABLE} to "
-            "another folder."
+            f"another run is using {held.path} (process {_noted(held) or 'unknown'}); wait for "
+            f"it, or set {VARIABLE} to another folder."
         ) from None
     try:
         note.write_text(str(os.getpid()))
@@ -172,7 +176,57 @@ def locked(held: Home) -> Iterator[None]:
         lock.release()
 
 
+def carrying(held: Home) -> int | None:
+    """Return the process of the run that uses the home now, None where none does.
+
+    The lock says so: a process id that a killed run left behind may be somebody else's by now.
+    """
+    if not (held.path / LOCK).exists():
+        return None
+    try:
+        with FileLock(held.path / LOCK, timeout=0):
+            return None
+    except Timeout:
+        return _noted(held)
+
+
+def _noted(held: Home) -> int:
+    try:
+        return int((held.path / NOTE).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def refuse_during_a_run(held: Home, what: str) -> None:
+    """Refuse what would take a run its servers.
+
+    Raises:
+        HomeError: A run is going on; the text says what to do.
+    """
+    process = carrying(held)
+    if process is not None:
+        raise HomeError(
+            f"a run is using {held.path} (process {process or 'unknown'}), and {what} would "
+            f"disturb it; wait for it, or stop it{f': kill -INT {process}' if process else ''}."
+        )
+
+
 def clear_parts(store: Path) -> None:
     """Remove what interrupted writes left in the store; nothing reads it."""
     for part in store.glob("*/.part-*"):
         shutil.rmtree(part, ignore_errors=True)
+
+
+def called() -> str:
+    """Return how this command was called, so that what is printed can be typed."""
+    return shown(sys.argv[0]) if "/" in sys.argv[0] else "penstock"
+
+
+def shown(path: str | None) -> str:
+    """Return a path as seen from here, where that is shorter."""
+    if path is None:
+        return ""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

@@ -12,9 +12,8 @@ from typing import Annotated, TextIO
 
 import typer
 
-from penstock.cli.home import Home, HomeError, home
+from penstock.cli.home import Home, HomeError, called, home
 from penstock.cli.screen import plain
-from penstock.cli.servers import called
 from penstock.rollout.plane import Plane
 from penstock.rollout.rotation import piece
 

@@ -21,13 +21,14 @@ from penstock.bundle import BundleError
 from penstock.cli import contract, lineage, predictions, register, servers, stages
 from penstock.cli import ledger as ledgers
 from penstock.cli import run as runs
-from penstock.cli.home import DISK_FULL, HomeError, home, locked, run_id
+from penstock.cli.home import DISK_FULL, HomeError, called, home, locked, run_id, shown
 from penstock.cli.latency import latency
 from penstock.cli.logs import logs
 from penstock.cli.retire import retire
 from penstock.cli.score import score
 from penstock.cli.screen import Screen, coloured, terminal
-from penstock.cli.servers import PORT, Port, Workload, called, shown
+from penstock.cli.servers import PORT, Port, Workload
+from penstock.cli.status import status
 from penstock.cli.triton import triton
 from penstock.datachecks.served import run as run_skew
 from penstock.ledger import Actor, KeyFileError, LedgerError
@@ -194,7 +195,7 @@ def compile_(
     typer.echo(f"wrote {out}")
 
 
-for server in (servers.up, servers.down, servers.status, logs):
+for server in (servers.up, servers.down, status, logs):
     app.command()(server)
 
 

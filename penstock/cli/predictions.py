@@ -59,15 +59,21 @@ def show(
 
     Example: penstock predictions show --minutes 10
 
-    Exit codes: 0; 1 records were lost, or are being lost; 2 wrong call.
+    Exit codes: 0; 1 records were lost, or are being lost, or the version named has no
+    predictions there; 2 wrong call.
     """
     since = None if minutes is None else datetime.now(UTC) - timedelta(minutes=minutes)
-    found, console = summary(Predictions(_address(log)), since=since, version=version), terminal()
+    held, console = Predictions(address_of(log)), terminal()
+    found = summary(held, since=since, version=version)
     if found.groups:
-        console.print(_grouped(found.groups))
+        for table in _grouped(found.groups):
+            console.print(table)
     else:
-        console.print("no predictions there")
-    _say_losses(console, found.losses)
+        of = "" if version is None else f" of version {version}"
+        console.print(plain(f"no predictions{of} there{_last(minutes)}"))
+    lost = _say_losses(console, found.losses)
+    if lost or (version is not None and not found.groups):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -83,7 +89,7 @@ def coverage(
     Exit codes: 0; 1 there is no copy to judge; 2 wrong call.
     """
     now = datetime.now(UTC)
-    found = covered(Predictions(_address(log)), champion=champion, shadow=shadow, now=now)
+    found = covered(Predictions(address_of(log)), champion=champion, shadow=shadow, now=now)
     if found.share is None:
         typer.echo(f"version {shadow} has no copies of version {champion}'s requests")
         raise typer.Exit(1)
@@ -115,19 +121,29 @@ def forget(
 ) -> None:
     """Remove every row of one user, here and where copies are kept; servers go on.
 
+    The id is compared byte by byte with what requests named; what came in another encoding than
+    this terminal's is given by standard input.
+
     Example: penstock predictions forget - < user.txt
 
     Exit codes: 0 removed, or there was none; 1 a file is held, call again; 2 wrong call.
     """
-    who = sys.stdin.read().strip() if user == "-" else user
+    who = sys.stdin.buffer.read().strip() if user == "-" else os.fsencode(user).strip()
     secret, removed = read_salt(salt or home().path / "salt"), Forgotten()
     for address in _everywhere(log):
         try:
-            one = forget_at(address, who, salt=secret, now=datetime.now(UTC))
+            one = forget_at(
+                address, who, salt=secret, now=datetime.now(UTC), copies=_is_copies(address)
+            )
         except Busy as e:
             _held(e)
         removed = Forgotten(rows=removed.rows + one.rows, files=removed.files + one.files)
-    typer.echo(f"removed {removed.rows} rows from {removed.files} files")
+    if removed.rows:
+        typer.echo(
+            f"removed {_counted(removed.rows, 'row')} from {_counted(removed.files, 'file')}"
+        )
+    else:
+        typer.echo("nothing removed: nobody of this id is there, as hashed with this salt")
 
 
 @app.command()
@@ -135,17 +151,19 @@ def expire(log: Address = None) -> None:
     """Finish journals that no server holds, copy them away, and remove what is too old.
 
     Servers do so every hour. How long predictions are kept, the workload's endpoint declares.
+    Only a slot's log, a home's slots, and where copies are kept are touched.
 
     Example: penstock predictions expire
 
     Exit codes: 0; 1 a disk or a place refused, call again; 2 wrong call.
     """
-    address, to = _address(log), os.environ.get(ADDRESS_VARIABLE)
+    address, to = address_of(log), os.environ.get(ADDRESS_VARIABLE)
     place, now, done = Place.at(address), time.time(), list[Kept]()
     if place.local:
         away = Place.at(to) if to else None
         try:
-            done = [keep(folder, now=now, to=away) for folder in log_folders(Path(address))]
+            folders = log_folders(Path(address), copies=_is_copies(address))
+            done = [keep(folder, now=now, to=away) for folder in folders]
         except Busy as e:
             _held(e)
     else:
@@ -153,7 +171,10 @@ def expire(log: Address = None) -> None:
     finished, sent, old = (
         sum(getattr(kept, name) for kept in done) for name in ("finished", "sent", "expired")
     )
-    typer.echo(f"finished {finished} journals, copied {sent} files, removed {old} old ones")
+    typer.echo(
+        f"finished {_counted(finished, 'journal')}, copied {_counted(sent, 'file')}, "
+        f"removed {_counted(old, 'old file')}"
+    )
     problems = [kept.problem for kept in done if kept.problem]
     for problem in problems:
         typer.echo(f"penstock: {problem}", err=True)
@@ -166,7 +187,7 @@ def _held(e: Busy) -> NoReturn:
     raise typer.Exit(1) from e
 
 
-def _address(named: str | None) -> str:
+def address_of(named: str | None) -> str:
     """Return the address that was named, or the folder of this home's servers.
 
     Raises:
@@ -182,38 +203,59 @@ def _address(named: str | None) -> str:
 def _everywhere(named: str | None) -> list[str]:
     """Return the address, and where its finished files are copied to."""
     to = os.environ.get(ADDRESS_VARIABLE)
-    here = _address(named)
+    here = address_of(named)
     return [here, to] if to and to != here else [here]
 
 
-def _grouped(groups: Sequence[Group]) -> Table:
+def _is_copies(address: str) -> bool:
+    return address == os.environ.get(ADDRESS_VARIABLE)
+
+
+def _counted(count: int, what: str) -> str:
+    """Return a count with its noun.
+
+    >>> _counted(1, "file"), _counted(1000, "file")
+    ('1 file', '1,000 files')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _last(minutes: float | None) -> str:
+    return "" if minutes is None else f" in the last {minutes:g} minutes"
+
+
+def _grouped(groups: Sequence[Group]) -> tuple[Table, Table]:
+    """Return what was answered and how well: two tables, as one is wider than a terminal."""
+    answered = _table("requests", "refused", "errors", "p50 ms", "p99 ms")
+    known = _table("stood in", "stale", "newest")
+    for one in groups:
+        who = [plain(name) for name in (one.version, one.slot, one.arm)]
+        counts = [f"{count:,}" for count in (one.requests, one.refused, one.errors)]
+        answered.add_row(*who, *counts, *map(_milliseconds, (one.p50_ms, one.p99_ms)))
+        counts = [f"{count:,}" for count in (one.stood_in, one.stale)]
+        known.add_row(*who, *counts, f"{one.newest.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    return answered, known
+
+
+def _table(*numbers: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("version", "slot", "arm"):
-        table.add_column(name)
-    for name in ("requests", "refused", "errors", "p50", "p99", "stood in", "stale", "newest"):
-        table.add_column(name, justify="right")
-    for one in groups:
-        counts = (one.requests, one.refused, one.errors)
-        table.add_row(
-            *map(plain, (one.version, one.slot, one.arm)),
-            *(f"{count:,}" for count in counts),
-            *map(_milliseconds, (one.p50_ms, one.p99_ms)),
-            *(f"{count:,}" for count in (one.stood_in, one.stale)),
-            f"{one.newest:%Y-%m-%d %H:%M:%S}",
-        )
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
 def _milliseconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} ms"
+    return "" if value is None else f"{value:.2f}"
 
 
-def _say_losses(console: Console, losses: Losses) -> None:
-    """Say what was lost; end with 1 where anything was."""
+def _say_losses(console: Console, losses: Losses) -> bool:
+    """Say what was lost; return whether anything was."""
     lost = losses.dropped + losses.failed + losses.unreadable
     if not lost and not losses.problems:
         console.print("no record lost, as far as counted", style="green")
-        return
+        return False
     said = (
         f"lost: {losses.dropped:,} dropped, {losses.failed:,} not writable, "
         f"{losses.unreadable:,} unreadable; {losses.written:,} written"
@@ -221,4 +263,4 @@ def _say_losses(console: Console, losses: Losses) -> None:
     console.print(plain(said, style="red"), soft_wrap=True)
     for problem in losses.problems:
         console.print(plain(problem, style="red"), soft_wrap=True)
-    raise typer.Exit(1)
+    return True

@@ -25,6 +25,7 @@ from penstock.ledger import REGISTERED, Actor, Ledger, champion, serving_order
 from penstock.register.reconcile import try_to_follow
 from penstock.register.step import mlflow
 from penstock.rollout import step as rollout
+from penstock.rollout.plane import Plane
 from penstock.stage import Refused
 from penstock.verdict import Outcome
 from penstock.workload import load
@@ -288,7 +289,14 @@ def _release(
     record.release = asdict(result)
     record.outcome, record.reason = result.outcome, result.reason
     if serving_order(ledger.entries(record.workload)):
-        record.url = f"http://127.0.0.1:{request.port}/v2/models/{record.workload}/infer"
+        record.url = answering_at(held, record.workload)
+
+
+def answering_at(held: Home, workload: str) -> str | None:
+    """Return where users ask, None where no servers run."""
+    if not Plane.running(held.path):
+        return None
+    return f"{Plane.attach(held.path).url}/v2/models/{workload}/infer"
 
 
 def _skew(served: Path, record: Record, root: Path, screen: Screen) -> Path:

@@ -21,6 +21,9 @@ Key = tuple[int, bytes]
 """Index of a view in its layout, and an entity's key in it."""
 
 
+SCHEMES = ("redis", "rediss", "unix")
+"""Of addresses that are no path."""
+
 AT_ONCE = 64
 """Keys that one SQL statement asks for; SQLite refuses statements of 500 parts."""
 
@@ -59,7 +62,14 @@ def opened(address: str, layout: Layout, *, timeout_s: float = 0.05) -> Store:
     Raises:
         OnlineError: There is no such store, or it lacks a view of the layout.
     """
-    if address.startswith(("redis://", "rediss://", "unix://")):
+    scheme, is_url, _ = address.partition("://")
+    if is_url and scheme not in SCHEMES:
+        known = ", ".join(f"{one}://" for one in SCHEMES)
+        raise OnlineError(
+            f"the online store's address begins with {scheme}://, which is no store that is read; "
+            f"{known} or the path of a SQLite file was wanted."
+        )
+    if is_url:
         return RedisStore(address, layout, timeout_s=timeout_s)
     return SqliteStore(Path(address), layout, timeout_s=timeout_s)
 

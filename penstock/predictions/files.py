@@ -33,6 +33,9 @@ COUNTERS = "counters.json"
 REFUSED = "refused-"
 """Beginning of a file with a journal's lines that could not be read."""
 
+MODE = 0o640
+"""Of every file with records: its owner's to write and its group's to read, nobody else's."""
+
 _PART = ".part-"
 _LOCK = "keeper.lock"
 
@@ -130,6 +133,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """
     part = part_of(path)
     try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE))
         yield part
         if durable:
             _sync(part)
@@ -163,21 +167,28 @@ def clear_parts(folder: Path) -> None:
 
 def take(fd: int) -> bool:
     """Lock an open file for this process; return whether nobody else holds it."""
+    return _lock(fd, fcntl.LOCK_EX)
+
+
+def _lock(fd: int, kind: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
 def is_open(journal: Path) -> bool:
-    """Return whether a server still appends to a journal; one that was killed does not."""
+    """Return whether a server still appends to a journal; one that was killed does not.
+
+    Whoever else asks at the same time is not taken for a server.
+    """
     try:
         fd = os.open(journal, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        return not take(fd)
+        return not _lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
 

@@ -7,10 +7,15 @@ salt can no longer find a user's rows, and whoever changes it makes everyone som
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 SHORTEST = 16
 """Bytes that a salt must have at least."""
+
+PRIVATE = 0o077
+"""Permissions that a file with the salt may not give."""
 
 _DIGEST = 16
 
@@ -32,10 +37,14 @@ class Hasher:
         self._key = hashlib.blake2b(salt, digest_size=32).digest()
         self._users = self._of("user")
 
-    def user(self, user: str) -> str:
-        """Return the hash of a user's id, 32 hexadecimal digits."""
+    def user(self, user: bytes) -> str:
+        """Return the hash of a user's id, 32 hexadecimal digits.
+
+        Args:
+            user: As the request's header held it, whole: a text may be sent in several encodings.
+        """
         begun = self._users.copy()
-        begun.update(user.encode())
+        begun.update(user)
         return begun.hexdigest()
 
     def feature(self, name: str, value: bytes) -> str:
@@ -54,6 +63,20 @@ def read_salt(path: Path) -> bytes:
     """Return the secret in a file.
 
     Raises:
-        OSError: There is no such file, or it is not ours to read.
+        ValueError: There is no such file, or others can read it.
+        OSError: It is not ours to read.
     """
-    return path.read_bytes().strip()
+    try:
+        with path.open("rb") as f:
+            mode = stat.S_IMODE(os.fstat(f.fileno()).st_mode)
+            if mode & PRIVATE:
+                raise ValueError(
+                    f"{path} can be read or changed by others (mode {mode:04o}), who can then find "
+                    f"out whose rows are whose: chmod 600 {path}"
+                )
+            return f.read().strip()
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} is not there; name the file with the salt of user hashes: --salt or "
+            "PENSTOCK_SALT. With another salt nobody is found."
+        ) from None

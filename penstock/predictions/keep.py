@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 
 from penstock.predictions import files
 from penstock.predictions.files import JOURNAL, PARQUET, REFUSED, SENT
-from penstock.predictions.place import ADDRESS_VARIABLE, Place
+from penstock.predictions.place import ADDRESS_VARIABLE, BrokenFileError, Place
 from penstock.predictions.schema import tabled, write
 
 LINGER_S = 60.0
@@ -112,6 +113,8 @@ def _remove_finished(folder: Path, before: float) -> None:
 def expire(place: Place, *, now: float) -> int:
     """Remove files whose rows are all older than their endpoint keeps them; return how many.
 
+    A file that is broken says nothing of its age; it stays, and keeps no other one.
+
     Args:
         now: Unix seconds.
 
@@ -120,19 +123,23 @@ def expire(place: Place, *, now: float) -> int:
     """
     kept_s: dict[str, float] = {}
     expired = 0
-    for path in place.parquets():
-        name = files.name_of(path)
-        if name is None:
-            continue
-        if name.contract not in kept_s:
-            declared = place.contract(path).endpoint.log_kept
-            kept_s[name.contract] = declared.total_seconds()
-        before = now - kept_s[name.contract]
-        # A file's rows are hardly older than its name: most need not be opened.
-        if name.begun.timestamp() < before and newest_s(place, path) < before:
-            _remove(place, path)
-            expired += 1
+    for path in place.parquets(below=not place.local):
+        with suppress(BrokenFileError):
+            if _is_old(place, path, kept_s, now):
+                _remove(place, path)
+                expired += 1
     return expired
+
+
+def _is_old(place: Place, path: str, kept_s: dict[str, float], now: float) -> bool:
+    name = files.name_of(path)
+    if name is None:
+        return False
+    if name.contract not in kept_s:
+        kept_s[name.contract] = place.contract(path).endpoint.log_kept.total_seconds()
+    before = now - kept_s[name.contract]
+    # A file's rows are hardly older than its name: most need not be opened.
+    return name.begun.timestamp() < before and newest_s(place, path) < before
 
 
 def _remove(place: Place, path: str) -> None:

@@ -22,7 +22,7 @@ import pyarrow.dataset as ds
 
 from penstock.predictions import files
 from penstock.predictions.files import COUNTERS, JOURNAL, PARQUET, REFUSED
-from penstock.predictions.place import Place
+from penstock.predictions.place import BROKEN, Place
 from penstock.predictions.schema import empty, tabled
 
 VIEW = "predictions"
@@ -100,7 +100,11 @@ class Predictions:
         return self.sql(query, **values)
 
     def losses(self) -> Losses:
-        """Return what was lost, as far as it was counted; a copy elsewhere has no counts."""
+        """Return what was lost, as far as it was counted; a copy elsewhere has no counts.
+
+        Raises:
+            OSError: The address cannot be read.
+        """
         counted = [_counters(path) for path in self._local(COUNTERS)]
         aside = self._local(f"{REFUSED}*{JOURNAL}")
         untold = [p for p in self._local(f"predictions-*{JOURNAL}") if not files.contract_of(p)]
@@ -110,6 +114,7 @@ class Predictions:
             problems=(
                 *(c["problem"] for c in counted if c.get("problem")),
                 *(f"{path} is left out: its contract is not beside it" for path in untold),
+                *(f"{path} is left out: {BROKEN}" for path in self._finished()[1]),
             ),
         )
 
@@ -121,8 +126,7 @@ class Predictions:
         """Return what makes up the log, by the names that the view uses."""
         # Journals first: one that becomes Parquet meanwhile is found among the finished files.
         journals = dict(self._journals())
-        place = Place.at(self.address)
-        finished = place.parquets()
+        finished, _ = self._finished()
         for path in finished:
             journals.pop(Path(path).stem, None)
         parts: dict[str, Any] = {"nothing": empty()}
@@ -131,9 +135,17 @@ class Predictions:
         for path in finished:
             name = files.name_of(path)
             alike[name.contract if name else path].append(path)
+        place = Place.at(self.address)
         for n, paths in enumerate(alike.values()):
             parts[f"finished_{n}"] = ds.dataset(paths, filesystem=place.fs, format="parquet")
         return parts
+
+    def _finished(self) -> tuple[list[str], list[str]]:
+        """Return the finished files, and what should be some but cannot be read."""
+        place = Place.at(self.address)
+        found = place.parquets()
+        broken = place.broken(found)
+        return [path for path in found if path not in broken], broken
 
     def _journals(self) -> Iterator[tuple[str, pa.Table]]:
         """Yield what is in journals only, by their stems."""

@@ -20,6 +20,12 @@ import pyarrow as pa
 from penstock.predictions.files import whole
 from penstock.predictions.log import Predictions, within
 
+WHOLE = range(-(2**63), 2**63)
+"""What an int64 holds."""
+
+LATEST_S = 253_402_300_800.0
+"""Unix seconds at which the year 10000 begins; what is no date before it is a mistake."""
+
 SCHEMA = pa.schema(
     [
         ("request_id", pa.string()),
@@ -78,7 +84,8 @@ def read_outcomes(path: Path) -> tuple[pa.Table, int]:
     """Return a file of JSON lines as outcomes, and how many of its lines are none.
 
     Each has ``request_id`` and ``label``, and may have ``row`` (0 by default) and ``at`` (Unix
-    seconds). A last line without its end is still being written and does not count.
+    seconds). Nothing is made to fit: a label of 1.9 or true is none. A last line without its end is
+    still being written and does not count.
     """
     rows: list[dict[str, Any]] = []
     unreadable = 0
@@ -93,16 +100,25 @@ def read_outcomes(path: Path) -> tuple[pa.Table, int]:
 
 def _outcome(line: bytes) -> dict[str, Any] | None:
     try:
-        said = orjson.loads(line)
-        label, row, at = int(said["label"]), int(said.get("row", 0)), said.get("at")
-        return {
-            "request_id": str(said["request_id"]),
-            "row": row,
-            "label": label,
-            "at": None if at is None else float(at),
+        said: Any = orjson.loads(line)
+        one: dict[str, Any] = {
+            "request_id": said["request_id"],
+            "row": said.get("row", 0),
+            "label": said["label"],
+            "at": said.get("at"),
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    fits = isinstance(one["request_id"], str) and _whole(one["row"]) and _whole(one["label"])
+    return one if fits and (one["at"] is None or _time(one["at"])) else None
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value in WHOLE
+
+
+def _time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < LATEST_S
 
 
 def join(

@@ -2,15 +2,17 @@
 
 ``s3://bucket/folder`` is read and written through Arrow's own S3 client, configured as every S3
 client is: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, and for a store that is
-not Amazon's ``AWS_ENDPOINT_URL``. An object appears whole or not at all, so a copy that was
-interrupted is made again.
+not Amazon's ``AWS_ENDPOINT_URL``. A file appears whole or not at all, here as there, so a copy that
+was interrupted is made again.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from penstock.predictions import schema
-from penstock.predictions.files import PARQUET
+from penstock.predictions.files import PARQUET, replacing
 from penstock.request import Contract
 
 ADDRESS_VARIABLE = "PENSTOCK_PREDICTIONS"
@@ -27,7 +29,15 @@ ADDRESS_VARIABLE = "PENSTOCK_PREDICTIONS"
 
 CONNECT_S, REQUEST_S = 5.0, 60.0
 
-_PIECE = 8 << 20
+BROKEN = "it is no whole Parquet file; put it back from a copy, or remove it"
+
+
+class BrokenFileError(OSError):
+    """A finished file is cut off, or no Parquet."""
+
+
+_AT_ONCE = 16
+"""Files looked at together: a store answers each only after a while."""
 
 
 @dataclass(frozen=True)
@@ -53,32 +63,65 @@ class Place:
             raise ValueError(f"{text} is no folder and no s3://bucket/folder.")
         return cls(_s3(), text.removeprefix("s3://").rstrip("/"), local=False)
 
-    def parquets(self) -> list[str]:
-        """Return the finished files in it and below, oldest first."""
-        asked = fs.FileSelector(self.root, allow_not_found=True, recursive=True)
+    def parquets(self, *, below: bool = True) -> list[str]:
+        """Return the finished files in it, oldest first.
+
+        Args:
+            below: Those of its folders too.
+        """
+        asked = fs.FileSelector(self.root, allow_not_found=True, recursive=below)
         found = [info.path for info in self.fs.get_file_info(asked) if info.is_file]
         mine = [p for p in found if p.endswith(PARQUET) and _file(p).startswith("predictions-")]
         return sorted(mine, key=_file)
+
+    def broken(self, paths: Iterable[str]) -> list[str]:
+        """Return those of some files that are none: cut off, or not Parquet.
+
+        Raises:
+            OSError: The place does not answer.
+        """
+        paths = list(paths)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            whole = list(pool.map(self._is_whole, paths))
+        return [path for path, is_whole in zip(paths, whole, strict=True) if not is_whole]
+
+    def _is_whole(self, path: str) -> bool:
+        try:
+            with self.fs.open_input_file(path) as f:
+                pq.read_metadata(f)
+        except FileNotFoundError:
+            return True  # it was removed meanwhile; who reads it is told
+        except pa.ArrowInvalid:
+            return False
+        return True
 
     def read(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a file's rows.
 
         Raises:
+            BrokenFileError: It is cut off.
             OSError: It is gone, or the place does not answer.
         """
         wanted = None if columns is None else list(columns)
         with self.fs.open_input_file(path) as f:
-            return pq.read_table(f, columns=wanted)
+            try:
+                return pq.read_table(f, columns=wanted)
+            except pa.ArrowInvalid as e:
+                raise BrokenFileError(f"{path} cannot be read: {BROKEN}") from e
 
     def contract(self, path: str) -> Contract:
         """Return the contract that a file carries.
 
         Raises:
+            BrokenFileError: It is cut off, or has none.
             OSError: It is gone, or the place does not answer.
         """
         with self.fs.open_input_file(path) as f:
-            metadata = pq.read_schema(f).metadata
-        return Contract.from_dict(json.loads(metadata[b"penstock.contract"]))
+            try:
+                metadata = pq.read_schema(f).metadata
+                return Contract.from_dict(json.loads(metadata[b"penstock.contract"]))
+            except (ValueError, TypeError, KeyError) as e:
+                raise BrokenFileError(f"{path} cannot be read: {BROKEN}") from e
 
     def write(self, table: pa.Table, path: str) -> None:
         """Put a file in another's place, whole or not at all.
@@ -89,8 +132,9 @@ class Place:
         if self.local:
             schema.write(table, Path(path))
             return
-        with self.fs.open_output_stream(path) as f:
-            pq.write_table(table, f, compression="zstd")
+        made = pa.BufferOutputStream()
+        pq.write_table(table, made, compression="zstd")
+        self._put(made.getvalue(), path)
 
     def send(self, file: Path, workload: str) -> None:
         """Copy a finished file into the workload's folder of this place.
@@ -98,11 +142,21 @@ class Place:
         Raises:
             OSError: The place refuses.
         """
-        if self.local:
-            Path(self.root, workload).mkdir(parents=True, exist_ok=True)
-        with file.open("rb") as f, self.fs.open_output_stream(self._path(file, workload)) as out:
-            while piece := f.read(_PIECE):
-                out.write(piece)
+        path = f"{self.root}/{workload}/{file.name}"
+        if not self.local:
+            self._put(file.read_bytes(), path)
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as part, file.open("rb") as f, part.open("wb") as to:
+            shutil.copyfileobj(f, to)
+
+    def _put(self, data: bytes | pa.Buffer, path: str) -> None:
+        """Put an object that is there whole before any of it is sent.
+
+        A stream that is closed, by an error of ours too, is an object from then on.
+        """
+        with self.fs.open_output_stream(path) as out:
+            out.write(data)
 
     def remove(self, path: str) -> None:
         """Remove a file.
@@ -111,9 +165,6 @@ class Place:
             OSError: The place refuses.
         """
         self.fs.delete_file(path)
-
-    def _path(self, file: Path, workload: str) -> str:
-        return f"{self.root}/{workload}/{file.name}"
 
 
 def _s3() -> fs.FileSystem:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.bundle import SIGNATURE, STORE_VARIABLE, Bundle, BundleError, read, replace_folder
+from penstock.register import signing
 
 
 def checked(folder: Path, digest: str) -> Bundle:
@@ -52,8 +53,15 @@ def kept(digest: str, fetch: Callable[[Path], Path]) -> Bundle:
 
 
 def _sign_alike(found: Bundle, held: Bundle) -> None:
-    """Give a copy that has no signature the server's; one it has may be by a newer key."""
-    if (found.path / SIGNATURE).exists() and not (held.path / SIGNATURE).exists():
+    """Give a copy the server's signature where its own is worth less.
+
+    One it has may be by a newer key, so it stays unless servers here would refuse it and accept
+    the other.
+    """
+    if not (found.path / SIGNATURE).exists():
+        return
+    lacks = not (held.path / SIGNATURE).exists()
+    if lacks or (signing.accepted(held) is False and signing.accepted(found)):
         (found.path / SIGNATURE).replace(held.path / SIGNATURE)
 
 

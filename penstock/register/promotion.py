@@ -23,6 +23,7 @@ TRIES = 5
 
 ROLLBACK = (
     "max_error_share",
+    "max_refused_share",
     "max_slow_share",
     "max_disagreement_share",
     "max_wrong_share",

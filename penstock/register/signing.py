@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from penstock.bundle import SIGNATURE, Bundle
@@ -45,7 +46,10 @@ def key_for(declared: Workload) -> Path | None:
 
 
 def sign(package: Bundle, key: Path) -> bool:
-    """Sign a package where this key has not yet; return whether it was done.
+    """Sign a package where it has no valid signature by this key; return whether it was done.
+
+    A signature that only names the key, damaged or of other files, is replaced: every server
+    refuses it.
 
     Args:
         key: PEM file of an elliptic curve's private key, without a password.
@@ -67,13 +71,42 @@ def sign(package: Bundle, key: Path) -> bool:
     public = private.public_key().public_bytes(
         forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo
     )
-    if _signer(package) == hashlib.sha256(public).hexdigest():
+    if _signer(package) == hashlib.sha256(public).hexdigest() and _holds(package, public):
         return False
     part = package.path.with_name(f".part-{package.path.name}.sig")
     ignored = hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
     signer.set_hashing_config(ignored).sign(package.path, part)
     part.replace(package.path / SIGNATURE)
     return True
+
+
+def accepted(package: Bundle) -> bool | None:
+    """Return whether the key that servers are told of accepts a package's signature.
+
+    None where the environment names no such key: nobody can tell then.
+    """
+    named = os.environ.get(VERIFIER_VARIABLE)
+    return _valid(package, Path(named)) if named and Path(named).is_file() else None
+
+
+def _valid(package: Bundle, public: Path) -> bool:
+    """Return whether a package's signature is by this key and of the files that lie there."""
+    from model_signing import hashing, verifying  # noqa: PLC0415 - as above
+
+    wanted = hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+    asked = verifying.Config().use_elliptic_key_verifier(public_key=public)
+    try:
+        asked.set_hashing_config(wanted).verify(package.path, package.path / SIGNATURE)
+    except Exception:  # noqa: BLE001 - its exceptions share no base
+        return False
+    return True
+
+
+def _holds(package: Bundle, public: bytes) -> bool:
+    with tempfile.NamedTemporaryFile(suffix=".pub") as held:
+        held.write(public)
+        held.flush()
+        return _valid(package, Path(held.name))
 
 
 def _signer(package: Bundle) -> str | None:

@@ -15,10 +15,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock.bundle import SIGNATURE, Bundle, hash_file, replace_folder, write_json, write_text
+from penstock.bundle import (
+    SIGNATURE,
+    Bundle,
+    files_in,
+    hash_file,
+    replace_folder,
+    write_json,
+    write_text,
+)
 from penstock.register import tritoncheck
 from penstock.register.tritonconfig import VERSION, Model, Platform, Tensor, config, plan_name
-from penstock.register.tritonstart import write_start
+from penstock.register.tritonstart import SUMS, write_start
 from penstock.request import Contract, Feature, packaged_transform, request_input
 from penstock.runtimes import plan
 from penstock.runtimes.plan import PlanManifest, PlanMismatch
@@ -114,6 +122,7 @@ def write(
     shutil.rmtree(part, ignore_errors=True)
     _write_model(part / REPOSITORY / model.name, model, served, golden)
     write_start(part, model, image=image)
+    write_text(part / SUMS, _sums(part))
     replace_folder(part, out)
     return Written(folder=out, model=model, tensorrt=manifest.version if manifest else None)
 
@@ -218,11 +227,18 @@ def _write_model(folder: Path, model: Model, served: Path, golden: _Golden) -> N
     write_text(folder / "config.pbtxt", config(model))
 
 
+def _sums(folder: Path) -> str:
+    """Return the hash of every file, as ``sha256sum --check`` reads it."""
+    hashes = ((hash_file(path).removeprefix("sha256:"), path) for path in files_in(folder))
+    return "".join(f"{held}  {path.relative_to(folder).as_posix()}\n" for held, path in hashes)
+
+
 def _recorded(model: Model, golden: _Golden) -> dict[str, Any]:
     rows = zip(golden.input_n, golden.output_n, strict=True)
     return {
         "model": model.name,
         "tolerance": golden.tolerance,
+        "batch": min(len(golden.input_n), model.rows),
         "input": {"name": model.given.name, "dims": list(model.given.dims)},
         "output": {"name": model.made.name, "dims": list(model.made.dims)},
         "rows": [{"input": a.ravel().tolist(), "output": b.ravel().tolist()} for a, b in rows],

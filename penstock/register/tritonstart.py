@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from penstock.bundle import write_text
+from penstock.register.tritoncheck import NOBODY
 from penstock.register.tritonconfig import Model
+
+SUMS = "SHA256SUMS"
+"""File with the hash of every other one, which ``start.sh`` checks."""
 
 CLOSED = "model-repository,model-config,shared-memory,statistics,trace,logging"
 """Interfaces that only the holder of a key may use; the key is made at the start, for nobody."""
@@ -30,25 +35,67 @@ def write_start(out: Path, model: Model, *, image: str) -> None:
     """Write ``start.sh`` and ``runtime.yaml`` beside a repository."""
     start, runtime = out / "start.sh", out / "runtime.yaml"
     held = " \\\n  ".join(options('"$models"'))
-    write_text(start, _START.format(options=held, closed=CLOSED))
+    gpus = " --gpus all" if model.gpu else ""
+    said = {"options": held, "closed": CLOSED, "image": image, "gpus": gpus, "sums": SUMS}
+    check = shlex.quote(f"{model.name}/warmup/check.py")
+    write_text(start, _START.format(**said, check=check, nobody=NOBODY))
     start.chmod(0o755)
     arguments = "\n".join(f"        - {option}" for option in options("/mnt/models"))
     gpu = ', nvidia.com/gpu: "1"' if model.gpu else ""
-    write_text(runtime, _RUNTIME.format(name=model.name, image=image, options=arguments, gpu=gpu))
+    filled = {"name": model.name, "image": image, "options": arguments, "gpu": gpu}
+    write_text(runtime, _RUNTIME.format(**filled, closed=CLOSED))
 
 
 _START = """\
 #!/bin/sh
-# Starts Triton in its image on the repository beside this file; options of Triton's may follow. It
-# ends when a model does not load, does not warm up, or is not as configured.
-models="$(dirname "$0")/models"
+# Starts Triton on the repository beside this file; options of Triton's may follow, but no ports. It
+# ends when a file is not as it was written, when a model does not load, does not warm up, or is not
+# as configured, and when a golden row is answered otherwise than recorded. It runs in the image:
+#   docker run --rm --network host{gpus} -v FOLDER:/triton:ro {image} /triton/start.sh
+# FOLDER is the absolute path of this file's folder. With the host's network Triton is heard on
+# the host's loopback and nowhere else.
+folder="$(cd "$(dirname "$0")" && pwd)"
+models="$folder/models"
+if ! command -v tritonserver >/dev/null; then
+  echo "there is no tritonserver here; start it in its image:" >&2
+  echo "docker run --rm --network host{gpus} -v '$folder':/triton:ro {image} /triton/start.sh" >&2
+  exit 127
+fi
+if ! (cd "$folder" && sha256sum --check --strict --quiet {sums}) >&2 ||
+    [ "$(find "$models" -type f | wc -l)" -ne "$(grep -c '  models/' "$folder/{sums}")" ]; then
+  echo "the files of $folder are not those that {sums} lists; write the repository again." >&2
+  exit 1
+fi
 key="closed=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n')"
-exec tritonserver \\
+tritonserver \\
   {options} \\
   --http-address=127.0.0.1 --grpc-address=127.0.0.1 --metrics-address=127.0.0.1 \\
   --http-restricted-api="{closed}:$key" \\
   --grpc-restricted-protocol="{closed}:$key" \\
-  "$@"
+  "$@" &
+triton=$!
+trap 'kill -TERM "$triton" 2>/dev/null' TERM INT HUP
+
+code={nobody}
+while [ "$code" -eq {nobody} ] && kill -0 "$triton" 2>/dev/null; do
+  sleep 0.2
+  said="$(python3 "$models"/{check} http://127.0.0.1:8080 2>&1)"
+  code=$?
+done
+if [ "$code" -ne 0 ] && [ "$code" -ne {nobody} ]; then
+  echo "$said" >&2
+  kill -TERM "$triton" 2>/dev/null
+  wait "$triton"
+  exit 1
+fi
+# A signal ends the waiting before Triton has ended.
+wait "$triton"
+ended=$?
+while kill -0 "$triton" 2>/dev/null; do
+  wait "$triton"
+  ended=$?
+done
+exit "$ended"
 """
 
 _RUNTIME = """\
@@ -69,7 +116,14 @@ spec:
     - name: kserve-container
       image: {image}
       args:
-        - tritonserver
+        - sh
+        - -c
+        # The key is made at the start, for nobody.
+        - >-
+          key="closed=`head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'`";
+          exec tritonserver "$@"
+          --http-restricted-api="{closed}:$key" --grpc-restricted-protocol="{closed}:$key"
+        - triton
 {options}
       startupProbe:  # until the golden rows are answered as recorded, nothing is sent here
         exec: {{command: [python3, /mnt/models/{name}/warmup/check.py, "http://127.0.0.1:8080"]}}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import ssl
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -49,8 +50,9 @@ class Access:
         for path in (self.certificate, self.key, self.clients):
             if path is not None and not os.access(path, os.R_OK):
                 raise AccessError(f"{path} cannot be read; name a PEM file that can.")
-        if self.key is not None:
+        if self.certificate is not None and self.key is not None:
             private(Path(self.key))
+            _belong(self.certificate, self.key)
 
     @property
     def tls(self) -> bool:
@@ -75,6 +77,27 @@ class Access:
         if unknown := set(held) - {f.name for f in fields(cls)}:
             raise AccessError(f"{path} holds {min(unknown)!r}, which nobody knows.")
         return cls(**held)
+
+
+def _belong(certificate: str, key: str) -> None:
+    """Refuse a key that is another certificate's.
+
+    Raises:
+        AccessError: It is, or one of the files is not what it should be.
+    """
+    try:
+        # A key with a password would ask for it at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as e:
+        if e.reason == "KEY_VALUES_MISMATCH":
+            raise AccessError(
+                f"the key {key} does not belong to the certificate {certificate}; give the key "
+                "that the certificate was made with."
+            ) from e
+        raise AccessError(
+            f"{certificate} and {key} cannot be used: they must be a certificate and its key "
+            "without a password, in PEM."
+        ) from e
 
 
 def read_tokens(path: Path) -> dict[str, str]:

@@ -13,6 +13,9 @@ from penstock.rollout.access import LOOPBACK, Access
 TOKENS = "envoy.filters.http.rbac"
 """Name of the filter that compares tokens."""
 
+TWICE = 421
+"""What the assigner says to a request of two users; what users hear is 400."""
+
 KEPT_CONNECTIONS = 16_384
 MAX_HEADERS_KB, MAX_HEADERS = 16, 64
 REQUEST_S, HEADERS_S, IDLE_S = 10, 5, 75
@@ -40,7 +43,7 @@ def outside(
         tls: Where certificates come from, as :func:`inline` or :func:`watched` say.
     """
     filters = [_tokens(access.tokens)] if access.tokens else []
-    manager = _manager(routing, log, body_bytes, filters, forged=_FORGED)
+    manager = _manager("users", routing, log, body_bytes, filters, forged=_FORGED)
     chain: dict[str, Any] = {"filters": [{"name": "http", "typed_config": manager}]}
     if access.tls:
         chain["transport_socket"] = {
@@ -65,7 +68,7 @@ def inside(socket: str, routing: Mapping[str, Any], log: Path, body_bytes: int) 
 
     It asks for no token and lets a probe choose its slot.
     """
-    manager = _manager(routing, log, body_bytes, [], forged=("x-rollout-", "x-envoy-"))
+    manager = _manager("inside", routing, log, body_bytes, [], forged=("x-rollout-", "x-envoy-"))
     return {
         "name": "inside",
         "address": {"pipe": {"path": socket, "mode": 0o600}},
@@ -138,6 +141,7 @@ def _certificate(access: Access) -> dict[str, Any]:
 
 
 def _manager(
+    name: str,
     routing: Mapping[str, Any],
     log: Path,
     body_bytes: int,
@@ -149,7 +153,7 @@ def _manager(
     lua = Path(__file__).with_name("assigner.lua").read_text(encoding="utf-8")
     return {
         "@type": _MANAGER,
-        "stat_prefix": "users",
+        "stat_prefix": name,
         "codec_type": "HTTP1",
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
@@ -168,7 +172,7 @@ def _manager(
         "stream_idle_timeout": f"{REQUEST_S}s",
         "early_header_mutation_extensions": [_without(forged)],
         "access_log": [_access_log(log)],
-        "local_reply_config": _replies(),
+        "local_reply_config": _replies(body_bytes),
         **routing,
         "http_filters": [
             {
@@ -222,26 +226,44 @@ def _without(forged: tuple[str, ...]) -> dict[str, Any]:
     return {"name": "forged", "typed_config": {"@type": kind, "mutations": gone}}
 
 
-def _replies() -> dict[str, Any]:
-    """Give Envoy's own answers the form of a server's, and say when to come again."""
-
-    def status(op: str, code: int, header: str, value: str) -> dict[str, Any]:
-        comparison = {"op": op, "value": {"default_value": code, "runtime_key": f"reply.{header}"}}
-        return {
-            "filter": {"status_code_filter": {"comparison": comparison}},
-            "headers_to_add": [{"header": {"key": header, "value": value}}],
-        }
-
-    # Only a token that is missing or unknown is refused with 403 here.
-    refused = {"status_code": 401, "body": {"inline_string": "a bearer token is needed"}}
-
-    return {
-        "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
-        "mappers": [
-            status("EQ", 403, "www-authenticate", "Bearer") | refused,
-            status("GE", 503, "retry-after", "1"),
-        ],
+def _replies(body_bytes: int) -> dict[str, Any]:
+    """Give Envoy's own answers the form of a server's: one sentence, and when to come again."""
+    soon = "ask again in a second."
+    said = {
+        403: (401, "a bearer token is needed: authorization: Bearer TOKEN"),
+        400: (400, "this is not a request that HTTP/1.1 allows, or its path has escaped slashes"),
+        408: (408, f"the request did not come in whole within {REQUEST_S} s"),
+        TWICE: (400, "x-user-id came more than once; name one user"),
+        413: (413, f"the body is longer than {body_bytes} bytes"),
+        426: (426, "HTTP/1.1 is needed"),
+        431: (431, f"more than {MAX_HEADERS} headers, or more than {MAX_HEADERS_KB} KiB of them"),
+        504: (503, f"the model did not answer in time; {soon}"),
     }
+    mappers = [_reply("EQ", came, status, text) for came, (status, text) in said.items()]
+    # Only a token that is missing or unknown is refused with 403 here.
+    mappers[0]["headers_to_add"] = _header("www-authenticate", "Bearer")
+    full = _reply("GE", 500, 503, f"too many requests are waiting; {soon}")
+    both = [{"response_flag_filter": {"flags": ["UO"]}}, full["filter"]]
+    mappers += [
+        full | {"filter": {"and_filter": {"filters": both}}},
+        _reply("GE", 500, 503, f"no server can answer now; {soon}"),
+    ]
+    return {"body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}, "mappers": mappers}
+
+
+def _reply(op: str, came: int, status: int, text: str) -> dict[str, Any]:
+    """Return how an answer of Envoy's, by its status, is told to a user."""
+    value = {"default_value": came, "runtime_key": f"reply.{op}.{came}"}
+    made: dict[str, Any] = {
+        "filter": {"status_code_filter": {"comparison": {"op": op, "value": value}}},
+        "status_code": status,
+        "body": {"inline_string": text},
+    }
+    return made | ({"headers_to_add": _header("retry-after", "1")} if status == 503 else {})
+
+
+def _header(key: str, value: str) -> list[dict[str, Any]]:
+    return [{"header": {"key": key, "value": value}}]
 
 
 def _access_log(path: Path) -> dict[str, Any]:
@@ -251,12 +273,18 @@ def _access_log(path: Path) -> dict[str, Any]:
         "request_id": "%REQ(X-REQUEST-ID)%",
         "client": f"%DYNAMIC_METADATA({TOKENS}:enforced_effective_policy_id)%",
         "peer": "%DOWNSTREAM_PEER_SUBJECT%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%PATH(NQ)%",
+        "bytes_in": "%BYTES_RECEIVED%",
+        "bytes_out": "%BYTES_SENT%",
         "bucket": "%REQ(X-ROLLOUT-BUCKET)%",
         "arm": "%REQ(X-ROLLOUT-ARM)%",
+        "slot": "%RESP(X-PENSTOCK-SLOT)%",
         "upstream": "%UPSTREAM_HOST%",
         "tries": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "status": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",
+        "why": "%RESPONSE_CODE_DETAILS%",
         "duration_ms": "%DURATION%",
     }
     return {

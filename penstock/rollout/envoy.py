@@ -36,10 +36,17 @@ DRAIN_S = 5
 """Longest a connection lives on after who may ask was changed."""
 
 
+CHECK_S = 10
+
 FLUSH_MS = 1000
 """Longest that a line of the access log is only in memory."""
 
 _LISTENING = ("listener_manager.lds.version_text", "listener_manager.total_listeners_warming")
+
+_ANSWERED = (
+    "^(http.users.downstream_rq_(completed|5xx)"
+    "|cluster.[ab].upstream_(cx_connect_fail|rq_timeout|cx_destroy_remote_with_active_rq))$"
+)
 
 
 class EnvoyError(RuntimeError):
@@ -59,6 +66,8 @@ class Edge:
     access: Access = field(default_factory=Access)
     timeout_ms: float = 1000.0
     body_bytes: int = 1 << 20
+    in_flight: int = 64
+    """Requests that a server works on at once; it refuses one more, so Envoy keeps it waiting."""
 
     @property
     def bootstrap(self) -> Path:
@@ -120,7 +129,9 @@ def _whole(edge: Edge, static: dict[str, Any]) -> dict[str, Any]:
         "node": {"id": "penstock", "cluster": "penstock"},
         "admin": {"address": address(0)},
         "static_resources": {
-            "clusters": clusters(edge.slots, edge.model, timeout_ms=edge.timeout_ms),
+            "clusters": clusters(
+                edge.slots, edge.model, timeout_ms=edge.timeout_ms, in_flight=edge.in_flight
+            ),
             **static,
         },
         "overload_manager": {
@@ -207,7 +218,10 @@ def check(edge: Edge, table: TrafficTable) -> None:
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
+            timeout=CHECK_S,
         )
+    except subprocess.TimeoutExpired as e:
+        raise EnvoyError(f"Envoy did not check its configuration within {CHECK_S} s") from e
     finally:
         trial.unlink()
     if done.returncode:
@@ -269,6 +283,24 @@ def admitted(admin: str, folder: Path) -> bool:
     said = ask(admin, "GET", f"/stats?filter={'|'.join(_LISTENING)}").decode()
     lines = dict(line.split(": ", 1) for line in said.splitlines())
     return [lines.get(name) for name in _LISTENING] == [f'"{wanted}"', "0"]
+
+
+def answered(admin: str) -> dict[str, int]:
+    """Return how users fared since Envoy started, empty where it does not say.
+
+    ``requests`` came from users, ``failed`` of them were answered 5xx by whomever, and a server
+    was asked and ``unreached`` so many times: no connection, no answer in time, or cut off.
+    """
+    try:
+        said = ask(admin, "GET", f"/stats?format=json&filter={_ANSWERED}")
+        counts = {one["name"]: int(one["value"]) for one in json.loads(said)["stats"]}
+    except (EnvoyError, KeyError, ValueError):
+        return {}
+    return {
+        "requests": counts.get("http.users.downstream_rq_completed", 0),
+        "failed": counts.get("http.users.downstream_rq_5xx", 0),
+        "unreached": sum(n for name, n in counts.items() if name.startswith("cluster.")),
+    }
 
 
 def ask(admin: str, method: str, path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,26 @@ from penstock.predictions import files
 
 Record = Mapping[str, Any]
 
-TOLD = ("at", "arm", "request_id", "version", "mirrored", "status", "latency_ms", "label")
+TOLD = (
+    "at",
+    "arm",
+    "request_id",
+    "version",
+    "mirrored",
+    "status",
+    "latency_ms",
+    "label",
+    "fallbacks",
+)
 """What evidence needs of a record."""
+
+STOOD_IN = "failed:"
+"""Beginning of a fallback that answered because the model could not."""
+
+TOO_MANY_REQUESTS = 429
+
+LEAST_P99 = 100
+"""Requests below which a p99 is but the slowest of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +46,15 @@ class Arm:
 
     requests: int = 0
     errors: int = 0
-    """Requests answered with a status of 500 or more."""
+    """Requests that the version failed: status 500 or more, refused for load (429), or answered by
+    what stood in for its model."""
+
+    refused: int = 0
+    """Requests that it says are the user's fault: other statuses from 400 to 499."""
+
+    repeated: int = 0
+    """Requests whose id another one of the arm has: neither compared nor judged by an outcome, for
+    which of them is meant is not known."""
 
     slow: int = 0
     """Answered requests slower than the limit."""
@@ -49,10 +76,15 @@ class Evidence:
     challenger: Arm
     """Of live requests at a step with users, of mirrored ones in shadow."""
 
+    before: Arm = Arm()
+    """The champion at the step before: at the last step no user is left with it."""
+
     compared: int = 0
-    """Mirrored requests that both have answered."""
+    """Mirrored requests that the champion answered, and the challenger was not too busy for."""
 
     disagreed: int = 0
+    """Of those, how many the challenger decided otherwise, failed or refused."""
+
     slow_limit_ms: float = 0.0
     newest_at: float | None = None
     """Unix seconds of the challenger's newest record."""
@@ -122,6 +154,8 @@ class LogReader:
     _outcomes_offset: int = 0
     _records: list[Record] = field(default_factory=list[Record])
     _labels: dict[str, int] = field(default_factory=dict[str, int])
+    _champion: Arm = Arm()
+    _before: Arm = Arm()
 
     def poll(self) -> None:
         """Take in what was written since the last call."""
@@ -131,8 +165,10 @@ class LogReader:
                 self._records += _told(self._new(journal, followed))
         found, self._outcomes_offset = read_new(self.outcomes, self._outcomes_offset)
         for record in found:
-            if "request_id" in record and "label" in record:
-                self._labels[record["request_id"]] = record["label"]
+            named, label = record.get("request_id"), record.get("label")
+            # What is compared is the decision on a request's first row.
+            if isinstance(named, str) and type(label) is int and record.get("row", 0) == 0:
+                self._labels[named] = label
 
     def _journals(self, folder: Path) -> list[Path]:
         """Return the journals, there still or not, that may hold something new."""
@@ -159,7 +195,11 @@ class LogReader:
             return []
 
     def forget_before(self, at: float) -> None:
-        """Drop records older than a step's beginning; they are no evidence for it."""
+        """Drop records older than a step's beginning; they are no evidence for it.
+
+        What the champion's came to is kept, to hold the next step's challenger against.
+        """
+        self._before, self._champion = self._champion, Arm()
         self._records = [r for r in self._records if r["at"] >= at]
 
     def evidence(
@@ -185,12 +225,14 @@ class LogReader:
         own = [r for r in recent if r["arm"] != "challenger" or r["version"] == challenger]
         one = [r for r in own if r["version"] == champion and not r["mirrored"]]
         other = [r for r in recent if r["version"] == challenger and r["mirrored"] == shadow]
-        p99 = _quantile(one, 0.99)
+        p99 = self._usual_p99_ms(one)
         limit = max(slow_floor_ms, slow_ratio * p99) if p99 is not None else slow_floor_ms
-        compared, disagreed = _agreement(one, other)
+        compared, disagreed = _agreement(_once(one), _once(other))
+        self._champion = self._arm(one, limit)
         return Evidence(
-            champion=self._arm(one, limit),
+            champion=self._champion,
             challenger=self._arm(other, limit),
+            before=self._before,
             compared=compared,
             disagreed=disagreed,
             slow_limit_ms=limit,
@@ -198,18 +240,27 @@ class LogReader:
             alive=alive,
         )
 
+    def _usual_p99_ms(self, one: list[Record]) -> float | None:
+        """Return the champion's p99: at the last step, where it has no users, the one before."""
+        if len(one) < LEAST_P99 and self._before.p99_ms is not None:
+            return self._before.p99_ms
+        return _quantile(list(filter(_answered, one)), 0.99)
+
     def _arm(self, records: list[Record], limit_ms: float) -> Arm:
-        answered = [r for r in records if r["status"] < 400]
-        judged = list(self._judged(answered))
+        answered, errors = list(filter(_answered, records)), sum(map(_failed, records))
+        once = _once(records)
+        judged = list(self._judged(r for r in once if _answered(r)))
         return Arm(
             requests=len(records),
-            errors=sum(r["status"] >= 500 for r in records),
+            errors=errors,
+            refused=len(records) - len(answered) - errors,
+            repeated=len(records) - len(once),
             slow=sum(r["latency_ms"] > limit_ms for r in answered),
             answered=len(answered),
             labelled=len(judged),
             wrong=judged.count(False),
-            p50_ms=_quantile(records, 0.5),
-            p99_ms=_quantile(records, 0.99),
+            p50_ms=_quantile(answered, 0.5),
+            p99_ms=_quantile(answered, 0.99),
         )
 
     def _judged(self, answered: Iterable[Record]) -> Iterator[bool]:
@@ -239,14 +290,37 @@ def _rows_from(parquet: Path, line: int) -> list[Record]:
     return [{**row, "at": us / 1e6} for row, us in zip(rows, microseconds, strict=True)]
 
 
-def _quantile(records: list[Record], q: float) -> float | None:
-    answered = [r["latency_ms"] for r in records if r["status"] < 400]
-    return float(np.quantile(answered, q)) if answered else None
+def _failed(record: Record) -> bool:
+    """Return whether the version could not answer, though the user may have got an answer."""
+    status: int = record["status"]
+    if status >= 500 or status == TOO_MANY_REQUESTS:
+        return True
+    stood_in: list[str] | None = record["fallbacks"]
+    return bool(stood_in) and any(way.startswith(STOOD_IN) for way in stood_in)
+
+
+def _answered(record: Record) -> bool:
+    return record["status"] < 400 and not _failed(record)
+
+
+def _once(records: list[Record]) -> list[Record]:
+    """Return those whose id no other has: clients may send the same id again and again."""
+    times = Counter(r["request_id"] for r in records)
+    return [r for r in records if times[r["request_id"]] == 1]
+
+
+def _quantile(answered: list[Record], q: float) -> float | None:
+    return float(np.quantile([r["latency_ms"] for r in answered], q)) if answered else None
 
 
 def _agreement(one: list[Record], other: list[Record]) -> tuple[int, int]:
-    """Return how many requests both arms answered, and how many of those they decided otherwise."""
-    decided = {r["request_id"]: r["label"] for r in one if r["label"]}
-    both = [(decided[r["request_id"]], r["label"]) for r in other if r["request_id"] in decided]
-    pairs = [(a, b) for a, b in both if b]
-    return len(pairs), sum(a != b for a, b in pairs)
+    """Return how many copies can be compared, and how many of those were not decided alike.
+
+    One that failed or was refused, while the champion answered, is not alike; what was refused for
+    load says nothing of decisions.
+    """
+    decided = {r["request_id"]: r["label"] for r in one if _answered(r) and r["label"]}
+    copies = [r for r in other if r["request_id"] in decided and r["status"] != TOO_MANY_REQUESTS]
+    compared = [r for r in copies if r["label"] or not _answered(r)]
+    alike = sum(_answered(r) and r["label"] == decided[r["request_id"]] for r in compared)
+    return len(compared), len(compared) - alike

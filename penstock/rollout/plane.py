@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from penstock.bundle import write_json
+from penstock.endpoint import Endpoint
 from penstock.rollout import envoy
 from penstock.rollout.access import Access, AccessError
 from penstock.rollout.rotation import rotate
@@ -25,6 +27,10 @@ from penstock.rollout.watching import alive, end_leftover, left_over, started_at
 from penstock.workload import load
 
 UP_S = 20.0
+DOWN_S = 35.0
+"""Longest wait for a supervisor that was asked to end: requests, then slots, have their time."""
+
+KILLED_S = 5.0
 POLL_S = 0.02
 
 FIRST = TrafficTable(sequence=0, salt="", champion="a", challenger=None, buckets=0, mirror=None)
@@ -110,12 +116,21 @@ class Plane:
             raise PlaneError(str(e)) from e
 
     @classmethod
-    def up(cls, home: Path, *, model: str, port: int, access: Access | None = None) -> Plane:
+    def up(
+        cls,
+        home: Path,
+        *,
+        model: str,
+        port: int,
+        access: Access | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> Plane:
         """Return the plane of a home, started if it does not run.
 
         Args:
             access: Who may ask from now on; None leaves it as it was, which is anybody on this
                 machine at first.
+            endpoint: What the package to serve promises; None takes what the workload declares.
 
         Raises:
             PlaneError: It runs for another model or at another port, or cannot start.
@@ -126,7 +141,7 @@ class Plane:
         if access is not None:
             plane._admit(access, model, port)
         if not running:
-            plane._start(model, port)
+            plane._start(model, port, endpoint or load(model).endpoint)
         elif access is not None:
             plane._until_admitted()
         return plane
@@ -155,15 +170,15 @@ class Plane:
             raise PlaneError(f"who may ask is as it was: {said}")
         self._until(lambda: envoy.admitted(self.status()["admin"], self._folder), UP_S)
 
-    def _start(self, model: str, port: int) -> None:
+    def _start(self, model: str, port: int, promised: Endpoint) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "observed.json").unlink(missing_ok=True)
-        promised = load(model).endpoint
         desired = {
             "model": model,
             "port": port,
             "timeout_ms": promised.timeout_ms,
             "body_bytes": promised.max_body_bytes,
+            "in_flight": promised.max_in_flight,
             "slots": dict.fromkeys(SLOTS),
             "owner": None,
             "champion": None,
@@ -171,8 +186,9 @@ class Plane:
         }
         write_json(self._folder / "desired.json", desired)
         log = log_of(self._folder)
-        rotate(log, longest=0)
-        with log.open("a") as output:
+        rotate(log)
+        with log.open("ab") as output:
+            begins = output.seek(0, os.SEEK_END)
             process = subprocess.Popen(
                 [sys.executable, "-m", "penstock.rollout.supervisor", "--home", str(self.home)],
                 stdin=subprocess.DEVNULL,
@@ -187,7 +203,7 @@ class Plane:
             process.terminate()
             raise
         if process.poll() is not None:
-            said = log.read_text(encoding="utf-8").strip().splitlines()
+            said = log.read_bytes()[begins:].decode("utf-8", "replace").strip().splitlines()
             raise PlaneError(
                 said[-1] if said else f"the supervisor ended with {process.returncode}"
             )
@@ -340,14 +356,30 @@ class Plane:
         self._desire(lambda desired: desired.update(owner=None))
 
     def down(self) -> None:
-        """Stop everything and wait until it is gone."""
+        """Stop everything and wait until it is gone; a supervisor that hangs is killed."""
         seen = self._seen()
-        if seen and alive(seen["supervisor"]["pid"], seen["supervisor"]["start"]):
-            owner = seen["supervisor"]
-            os.kill(owner["pid"], signal.SIGTERM)
-            self._until(lambda: not alive(owner["pid"], owner["start"]), UP_S)
+        if seen:
+            self._end(seen["supervisor"]["pid"], seen["supervisor"]["start"])
         self.sweep()
         _STARTED[:] = [process for process in _STARTED if process.poll() is None]
+
+    def _end(self, pid: int, start: str) -> None:
+        """End a supervisor; stopped ones are continued, since only then they can act.
+
+        Raises:
+            PlaneError: It was killed and does not end.
+        """
+        endings = ((signal.SIGTERM, DOWN_S), (signal.SIGKILL, KILLED_S))
+        for number, wait_s in endings:
+            if not alive(pid, start):
+                return
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)
+            with suppress(PlaneError):
+                self._until(lambda: not alive(pid, start), wait_s)
+        if alive(pid, start):
+            raise PlaneError(f"the supervisor, process {pid}, was killed and does not end.")
 
     def sweep(self) -> int:
         """End what a killed supervisor may have left behind; return how many processes."""

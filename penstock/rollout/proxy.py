@@ -5,28 +5,40 @@ from __future__ import annotations
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from penstock.rollout import envoy
-from penstock.rollout.rotation import ROTATE_BYTES, rotate
+from penstock.rollout.record import unheard
+from penstock.rollout.rotation import ROTATE_BYTES, cut, rotate
 from penstock.rollout.watching import HANG_S, BackOff, Pulse, begin, end_group
 
 STOP_S = 3.0
+DRAIN_S = 8.0
+"""Longest wait at the end for requests in flight, however long the workload lets one take."""
+
+POLL_S = 0.02
 
 
 class Proxy:
     """One Envoy."""
 
-    def __init__(self, edge: envoy.Edge, *, rotate_bytes: int = ROTATE_BYTES) -> None:
+    def __init__(
+        self,
+        edge: envoy.Edge,
+        *,
+        rotate_bytes: int = ROTATE_BYTES,
+        say: Callable[[str], None] = unheard,
+    ) -> None:
         """Take what it is to do; :meth:`start` starts it."""
-        self.edge = edge
+        self.edge, self._say = edge, say
         self._rotate_bytes = rotate_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._pulse: Pulse | None = None
         self._again = BackOff()
-        self._error = ""
+        self._error = self._killed = ""
 
     @property
     def log(self) -> Path:
@@ -52,6 +64,7 @@ class Proxy:
                 preexec_fn=_first(self._note),  # noqa: PLW1509 - one thread here
             )
         self._again.begun()
+        self._say(f"envoy starts, process {self._process.pid}")
 
     def watch(self) -> None:
         """Start it again when it ended or fell silent; keep its logs short."""
@@ -61,9 +74,14 @@ class Proxy:
             return
         code = self._process.poll()
         if code is not None:
-            self._ended(f"ended with {code}")
+            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+            self._ended(self._killed or how)
+            return
+        if self._killed:
+            end_group(self._process.pid)
             return
         self._feel()
+        cut(self.log, longest=self._rotate_bytes)
         if rotate(self.edge.access_log, longest=self._rotate_bytes):
             self._reopen()
 
@@ -81,9 +99,9 @@ class Proxy:
             return
         self._pulse.feel()
         if self._pulse.silent_s > HANG_S and self._process is not None:
+            self._killed = f"lived, but answered nothing for {HANG_S:.0f} s"
+            self._say(f"envoy {self._killed}; process {self._process.pid} is killed")
             end_group(self._process.pid)
-            self._process.wait()
-            self._ended(f"lived, but answered nothing for {HANG_S:.0f} s")
 
     def _reopen(self) -> None:
         """Until Envoy opens its log anew it writes into the piece that was renamed."""
@@ -96,11 +114,13 @@ class Proxy:
         self._forget()
         self._error = why
         self._again.ended()
+        self._say(f"envoy {why}; again in {self._again.wait_s:.1f} s")
 
     def _forget(self) -> None:
         if self._pulse is not None:
             self._pulse.close()
         self._process = self._pulse = None
+        self._killed = ""
 
     @property
     def admin(self) -> str:
@@ -111,17 +131,36 @@ class Proxy:
             return ""
 
     def stop(self) -> None:
-        """End it; requests in flight have a moment."""
+        """Take no new connections, let requests in flight finish, and end it."""
         process = self._process
-        self._forget()
         if process is None:
             return
+        try:
+            self._drain(min(DRAIN_S, self.edge.timeout_ms / 1000 + 1))
+        except envoy.EnvoyError as e:
+            self._say(f"envoy is ended at once: {e}")
+        self._forget()
         process.terminate()
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            end_group(process.pid)
+        self._say(f"envoy is stopped, process {process.pid}")
+
+    def _drain(self, wait_s: float) -> None:
+        end = time.monotonic() + wait_s
+        # The first lets each answer end its connection, the second closes the door now.
+        for how in ("?graceful", ""):
+            envoy.ask(self.admin, "POST", f"/drain_listeners{how}")
+        while (left := self._in_flight()) and time.monotonic() < end:
+            time.sleep(POLL_S)
+        if left:
+            self._say(f"envoy is ended under {left} requests, after {wait_s:.1f} s")
+
+    def _in_flight(self) -> int:
+        said = envoy.ask(self.admin, "GET", "/stats?filter=downstream_rq_active").decode()
+        pairs = [line.rpartition(": ") for line in said.splitlines()]
+        return sum(int(n) for name, _, n in pairs if not name.startswith("http.admin."))
 
     def describe(self) -> dict[str, Any]:
         """Return what it does, as plain values."""

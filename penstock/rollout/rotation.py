@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 LOG_VARIABLE = "PENSTOCK_SERVER_LOG"
@@ -31,12 +33,34 @@ def rotate(path: Path, *, longest: int = ROTATE_BYTES) -> bool:
             return False
     except FileNotFoundError:
         return False
+    _shift(path)
+    path.replace(piece(path, 1))
+    return True
+
+
+def cut(path: Path, *, longest: int = ROTATE_BYTES) -> bool:
+    """Copy and empty a log that has grown too long, and return whether it was.
+
+    For a writer that cannot open its log anew and appends to it; a line that it writes just then
+    may be lost. On a full disk the copy is what is lost.
+    """
+    try:
+        if path.stat().st_size <= longest:
+            return False
+    except FileNotFoundError:
+        return False
+    _shift(path)
+    with suppress(OSError):
+        shutil.copyfile(path, piece(path, 1))
+    os.truncate(path, 0)
+    return True
+
+
+def _shift(path: Path) -> None:
     for number in range(KEPT, 1, -1):
         older = piece(path, number - 1)
         if older.exists():
             older.replace(piece(path, number))
-    path.replace(piece(path, 1))
-    return True
 
 
 def piece(path: Path, number: int) -> Path:

@@ -22,9 +22,12 @@ With the usual second a hanging challenger costs its users 0.3 s, until it is ej
 OPEN = ("/v2/health/live", "/v2/health/ready")
 """Paths that need no token: they say yes or no, and a load balancer asks them."""
 
+_REFUSED = [400, 404, 413, 422, 429]
+"""A challenger may refuse what the champion takes: another contract, another limit."""
+
 _LUA = "envoy.filters.http.lua"
 _SILENT, _EJECTED_S = 5, 5
-_CONNECTIONS, _WAITING = 256, 1024
+_WAITING = 1024
 _COPIES = 16
 
 _AT_ONCE = {"update_merge_window": "0s"}
@@ -81,10 +84,10 @@ def held(configuration: Mapping[str, Any]) -> tuple[TrafficTable, float]:
 
 
 def _rule(arm: str, cluster: str, table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
-    def header(name: str) -> list[dict[str, Any]]:
+    def header(name: str, value: str) -> list[dict[str, Any]]:
         return [
             {
-                "header": {"key": name, "value": arm},
+                "header": {"key": name, "value": value},
                 "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
             }
         ]
@@ -92,8 +95,9 @@ def _rule(arm: str, cluster: str, table: TrafficTable, timeout_ms: float) -> dic
     return {
         "match": {"prefix": "/"},
         "metadata": {"filter_metadata": {_LUA: {"salt": table.salt}}},
-        "request_headers_to_add": header("x-rollout-arm"),
-        "response_headers_to_add": header("x-penstock-arm"),
+        "request_headers_to_add": header("x-rollout-arm", arm),
+        # What is refused before it is sent on has no arm.
+        "response_headers_to_add": header("x-penstock-arm", "%REQ(X-ROLLOUT-ARM)%"),
         "route": {
             "cluster": cluster,
             # Servers take a host that ends in -shadow for the mark of a copy; nobody may forge it.
@@ -131,7 +135,7 @@ def _challenger(table: TrafficTable, slot: str, timeout_ms: float) -> dict[str, 
     rule["route"] |= {
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset,5xx,retriable-status-codes",
-            "retriable_status_codes": [429],
+            "retriable_status_codes": _REFUSED,
             "num_retries": 1,
             "per_try_timeout": _seconds(timeout_ms * PATIENCE),
             "retry_back_off": {"base_interval": "0.002s", "max_interval": "0.01s"},
@@ -168,10 +172,20 @@ def _champion(table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
     return rule
 
 
-def clusters(slots: Mapping[str, int], model: str, *, timeout_ms: float) -> list[dict[str, Any]]:
-    """Return each slot, its pool of copies, and each slot with the other behind it."""
-    found = [_slot(slot, port, model) for slot, port in slots.items()]
-    found += [_shadow(slot, port, model, timeout_ms) for slot, port in slots.items()]
+def clusters(
+    slots: Mapping[str, int], model: str, *, timeout_ms: float, in_flight: int
+) -> list[dict[str, Any]]:
+    """Return each slot, its pool of copies, and each slot with the other behind it.
+
+    Args:
+        timeout_ms: Time in which a server says it has answered.
+        in_flight: Requests that a server works on at once; it refuses the next, which Envoy
+            therefore keeps back. Copies take their part of them.
+    """
+    copies = min(_COPIES // 2, max(1, in_flight // 4))
+    users = max(1, in_flight - copies)
+    found = [_slot(slot, port, model, users) for slot, port in slots.items()]
+    found += [_shadow(slot, port, model, timeout_ms, copies) for slot, port in slots.items()]
     return [*found, _fallback("a", "b"), _fallback("b", "a")]
 
 
@@ -208,7 +222,7 @@ def _cluster(name: str, port: int, model: str, *, longest: str | None) -> dict[s
     }
 
 
-def _slot(slot: str, port: int, model: str) -> dict[str, Any]:
+def _slot(slot: str, port: int, model: str, connections: int) -> dict[str, Any]:
     """Return the pool of a slot's users.
 
     A champion that looks ill is asked nevertheless, since nobody else may answer its users; that
@@ -219,7 +233,7 @@ def _slot(slot: str, port: int, model: str) -> dict[str, Any]:
         "circuit_breakers": {
             "thresholds": [
                 {
-                    "max_connections": _CONNECTIONS,
+                    "max_connections": connections,
                     "max_pending_requests": _WAITING,
                     "max_requests": _WAITING,
                     "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},
@@ -244,10 +258,12 @@ def _slot(slot: str, port: int, model: str) -> dict[str, Any]:
     }
 
 
-def _shadow(slot: str, port: int, model: str, timeout_ms: float) -> dict[str, Any]:
+def _shadow(
+    slot: str, port: int, model: str, timeout_ms: float, connections: int
+) -> dict[str, Any]:
     """Copies go through a small pool of their own: a slow shadow loses copies, nobody else."""
     limits = {
-        "max_connections": _COPIES // 2,
+        "max_connections": connections,
         "max_pending_requests": _COPIES,
         "max_requests": _COPIES,
         "max_retries": 0,

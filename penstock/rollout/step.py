@@ -15,6 +15,7 @@ from typing import Any
 
 from penstock import registered
 from penstock.bundle import Bundle
+from penstock.endpoint import Endpoint
 from penstock.ledger import Actor, Entry, Ledger, Stage, champion, serving_order, stage_of
 from penstock.processes import undisturbed
 from penstock.registered import OPEN
@@ -93,7 +94,8 @@ def run(
     if serving != version:
         refuse(entries, version, package)
     running = Plane.running(home)
-    plane = Plane.up(home, model=workload, port=port)
+    limits = promised(entries, version if serving is None else serving)
+    plane = Plane.up(home, model=workload, port=port, endpoint=limits)
     try:
         if serving is not None:
             _serve(plane, entries, serving, emit)
@@ -141,6 +143,17 @@ def _unchanged(version: int, emit: Callable[[Mapping[str, Any]], None]) -> Resul
     return Result(
         outcome=UNCHANGED, version=version, reason=reason, seconds=0.0, steps=(), timeline=()
     )
+
+
+def promised(entries: Sequence[Entry], version: int) -> Endpoint | None:
+    """Return what a version's package promises its callers; None of one from before it did.
+
+    Raises:
+        LookupError, BundleError: The package cannot be served.
+        ValueError: It promises what nobody knows.
+    """
+    held = registered.package_to_serve(entries, version).json("serving.json").get("endpoint")
+    return None if held is None else Endpoint.from_dict(held)
 
 
 def serve_champion(plane: Plane, ledger: Ledger, workload: str) -> int | None:

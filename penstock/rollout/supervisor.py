@@ -1,7 +1,8 @@
 """The supervisor: owns Envoy and two slots, keeps them like ``desired.json`` says.
 
 Runs as a process of its own (``python -m penstock.rollout.supervisor --home DIR``). It only reads
-``desired.json`` and ``access.json`` and only writes ``observed.json``; all are replaced whole.
+``desired.json`` and ``access.json`` and only writes ``observed.json`` and ``targets.json``; all are
+replaced whole.
 Traffic tables go from the release controller straight to Envoy's route file, so that a rollback
 needs nobody here.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import os
 import signal
 import socket
@@ -18,6 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +29,20 @@ from filelock import FileLock, Timeout
 from penstock.bundle import write_json
 from penstock.rollout import envoy
 from penstock.rollout.access import LOOPBACK, Access, AccessError
+from penstock.rollout.desired import Wanted, whole
 from penstock.rollout.proxy import Proxy
+from penstock.rollout.record import Record
 from penstock.rollout.rotation import reopen, rotate
-from penstock.rollout.slots import PREDICTOR, Slot, Wanted
+from penstock.rollout.slots import PREDICTOR, Slot
 from penstock.rollout.table import SLOTS, TrafficTable
+from penstock.rollout.targets import file_of, targets
 from penstock.rollout.watching import alive, end_leftover, this_process
 
 TICK_S = 0.1
 HEARTBEAT_S = 1.0
+ADMIT_AGAIN_S = 5.0
+"""After a disk refused what is needed to change who may ask."""
+
 LOCK = "supervisor.lock"
 COMMAND_VARIABLE = "PENSTOCK_PREDICTOR"
 """Environment variable: JSON list, the command of a slot; for tests."""
@@ -47,25 +56,32 @@ class Supervisor:
 
         Raises:
             AccessError: What is remembered of access cannot be used.
+            ValueError: The desired state lacks something.
         """
         self._folder = home / "serving"
-        self._desired = desired
-        self._slots = {n: Slot(name=n, logs=self._folder, command=command) for n in SLOTS}
+        self._desired = whole(desired)
+        self._record = Record()
+        say = self._record.say
+        self._slots = {n: Slot(name=n, logs=self._folder, command=command, say=say) for n in SLOTS}
         self._access = self._folder / "access.json"
         self._access_seen = _changed_at(self._access)
-        self._access_error = ""
+        self._access_error, self._admit_again_at = "", math.inf
         self._proxy = Proxy(
             envoy.Edge(
                 folder=self._folder,
                 port=desired["port"],
                 model=desired["model"],
                 slots={name: slot.port for name, slot in self._slots.items()},
-                access=Access.load(self._access),
+                access=remembered(self._access),
                 timeout_ms=desired["timeout_ms"],
                 body_bytes=desired["body_bytes"],
-            )
+                in_flight=desired["in_flight"],
+            ),
+            say=say,
         )
         self._ended_owner: Mapping[str, Any] | None = None
+        self._orphaned = False
+        self._targets: object = None
         self._said: dict[str, Any] = {}
         self._said_at = 0.0
         self.stopping = False
@@ -81,6 +97,8 @@ class Supervisor:
             end_leftover(note)
         edge = self._proxy.edge
         check_port(edge.port, edge.access.listen)
+        me = this_process()["pid"]
+        self._record.say(f"the supervisor starts, process {me}: {_admits(edge.access, edge.port)}")
         first = TrafficTable(
             sequence=0, salt="", champion="a", challenger=None, buckets=0, mirror=None
         )
@@ -88,57 +106,77 @@ class Supervisor:
         self._proxy.start()
 
     def run(self) -> None:
-        """Keep reality like the desired state until told to stop."""
+        """Keep reality like the desired state until told to stop.
+
+        Each part is tried for itself: what one cannot do, on a full disk say, no other waits for.
+        """
+        attempt = self._record.attempt
         while not self.stopping:
-            self._read()
-            self._keep()
-            self._say()
+            attempt("desired.json cannot be read, keeping what is", self._read)
+            attempt("access stays as it was", self._see_access)
+            attempt("the end of the release's process could not be heeded", self._see_owner)
+            for name in self._slots:
+                attempt(f"slot {name} could not be looked at", partial(self._keep, name))
+            if not self.stopping:
+                attempt("envoy could not be looked at", self._proxy.watch)
+            attempt("observed.json cannot be written", self._say)
+            attempt("targets.json cannot be written", self._tell_targets)
+            attempt("supervisor.log could not be rotated", self._rotate)
+            self._record.flush()
             time.sleep(TICK_S)
 
     def _read(self) -> None:
-        try:
-            text = (self._folder / "desired.json").read_text(encoding="utf-8")
-            self._desired = json.loads(text)
-        except (OSError, ValueError) as e:
-            print(f"desired.json cannot be read, keeping what is: {e}", file=sys.stderr)
+        text = (self._folder / "desired.json").read_text(encoding="utf-8")
+        self._desired = whole(json.loads(text))
         self.stopping = self.stopping or bool(self._desired["stop"])
-        if (seen := _changed_at(self._access)) != self._access_seen:
-            self._access_seen = seen
-            self._admit()
+
+    def _see_access(self) -> None:
+        seen, now = _changed_at(self._access), time.monotonic()
+        if seen == self._access_seen and now < self._admit_again_at:
+            return
+        self._access_seen, self._admit_again_at = seen, math.inf
+        self._admit()
 
     def _admit(self) -> None:
         """Let in whom ``access.json`` now names; where it cannot be used, nothing changes."""
         try:
-            edge = replace(self._proxy.edge, access=Access.load(self._access))
+            if not self._access.exists():
+                raise AccessError(f"{self._access} is gone; say again who may ask: penstock up")
+            edge = replace(self._proxy.edge, access=remembered(self._access))
             envoy.admit(edge, envoy.written(edge.routes))
-        except (AccessError, envoy.EnvoyError, ValueError) as e:
+        except Exception as e:  # noqa: BLE001 - whatever is wrong with the file, users go on
             self._access_error = str(e)
-            print(f"access stays as it was: {e}", file=sys.stderr)
+            self._record.say(f"access stays as it was: {type(e).__name__}: {e}")
+            if isinstance(e, OSError):
+                self._admit_again_at = time.monotonic() + ADMIT_AGAIN_S
             return
         self._proxy.edge, self._access_error = edge, ""
+        self._record.say(f"access is changed: {_admits(edge.access, edge.port)}")
 
-    def _keep(self) -> None:
-        owner, orphaned = self._desired["owner"], False
-        if owner is not None:
-            orphaned = not alive(owner["pid"], owner["start"])
-            if orphaned and owner != self._ended_owner:
-                self._ended_owner = owner
-                self._orphaned()
-        for name, slot in self._slots.items():
-            wanted = self._desired["slots"][name]
-            if orphaned and name != self._desired["champion"]:
-                wanted = None
-            slot.want(None if wanted is None else Wanted(model=self._desired["model"], **wanted))
-            slot.watch()
-        if not self.stopping:
-            self._proxy.watch()
-        if rotate(log_of(self._folder)):
-            reopen(log_of(self._folder))
+    def _see_owner(self) -> None:
+        owner = self._desired["owner"]
+        if owner is None or alive(owner["pid"], owner["start"]):
+            self._orphaned = False
+            return
+        self._orphaned = True
+        if owner != self._ended_owner:
+            self._end_release(owner["pid"])
+            self._ended_owner = owner
 
-    def _orphaned(self) -> None:
+    def _keep(self, name: str) -> None:
+        slot, wanted = self._slots[name], self._desired["slots"][name]
+        if self._orphaned and name != self._desired["champion"]:
+            wanted = None
+        slot.want(None if wanted is None else Wanted(model=self._desired["model"], **wanted))
+        slot.watch()
+
+    def _end_release(self, pid: int) -> None:
         """The release's process has died: nobody watches the challenger, so nobody may see it."""
         champion = self._desired["champion"]
         if champion is None:
+            self._record.say(
+                f"the release's process {pid} has ended, without a champion: all stops"
+            )
             self.stopping = True
             return
         routes = self._proxy.edge.routes
@@ -152,18 +190,27 @@ class Supervisor:
             mirror=None,
         )
         envoy.apply(routes, table)
+        self._record.say(f"the release's process {pid} has ended: everybody to slot {champion}")
 
     def _say(self) -> None:
         now = time.monotonic()
         said = self.describe()
         if said == self._said and now - self._said_at <= HEARTBEAT_S:
             return
-        try:
-            write_json(self._folder / "observed.json", {**said, "at": time.time()})
-        except OSError as e:
-            # A full disk stops nobody from being served.
-            print(f"observed.json cannot be written: {e}", file=sys.stderr)
+        write_json(self._folder / "observed.json", {**said, "at": time.time()})
         self._said, self._said_at = said, now
+
+    def _tell_targets(self) -> None:
+        slots = {name: slot.describe() for name, slot in self._slots.items()}
+        found = targets(self._proxy.edge.model, slots, self._proxy.admin)
+        if found != self._targets:
+            write_json(file_of(self._folder), found)
+            self._targets = found
+
+    def _rotate(self) -> None:
+        log = log_of(self._folder)
+        if rotate(log) or not log.exists():
+            reopen(log)
 
     def describe(self) -> dict[str, Any]:
         """Return what is running, as plain values."""
@@ -189,12 +236,35 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop users first, then the slots."""
-        self._proxy.stop()
-        for slot in self._slots.values():
-            slot.ask_to_stop()
-        for slot in self._slots.values():
-            slot.stop()
-        (self._folder / "observed.json").unlink(missing_ok=True)
+        attempt = self._record.attempt
+        attempt("envoy could not be stopped", self._proxy.stop)
+        for name, slot in self._slots.items():
+            attempt(f"slot {name} could not be told to stop", partial(slot.want, None))
+        for name, slot in self._slots.items():
+            attempt(f"slot {name} could not be stopped", slot.stop)
+        attempt("targets.json stays", partial(write_json, file_of(self._folder), []))
+        self._record.say("the supervisor is stopped")
+        observed = self._folder / "observed.json"
+        attempt("observed.json stays", partial(observed.unlink, missing_ok=True))
+
+
+def remembered(path: Path) -> Access:
+    """Return who may ask; what is no set of tokens is never taken for *anybody*.
+
+    Raises:
+        AccessError: It cannot be used.
+    """
+    access = Access.load(path)
+    if not isinstance(access.tokens, dict):
+        raise AccessError(f"{path} holds no tokens by name; give them again: penstock up --token")
+    return access
+
+
+def _admits(access: Access, port: int) -> str:
+    tokens = f"tokens of {', '.join(sorted(access.tokens))}" if access.tokens else "no token"
+    tls = "TLS" if access.tls else "no TLS"
+    clients = ", client certificates" if access.clients is not None else ""
+    return f"{access.listen}:{port}, {tls}{clients}, {tokens}"
 
 
 def log_of(folder: Path) -> Path:

@@ -20,6 +20,11 @@ HANG_S = 5.0
 
 EVERY_S = 0.5
 LATE_S = 1.0
+"""A watcher that looks seldom counts no more than this of the time since it looked last."""
+
+GONE_S = 10.0
+"""Longest wait for a killed process: one stuck in the kernel must not stop whoever ends it."""
+
 BACK_OFF_S = (0.2, 5.0)
 """Wait before the first restart, and the longest wait; it doubles from crash to crash."""
 
@@ -53,6 +58,11 @@ class BackOff:
         self.restarts += 1
 
     @property
+    def wait_s(self) -> float:
+        """Seconds until then."""
+        return max(0.0, self.again_at - self.clock())
+
+    @property
     def due(self) -> bool:
         """Whether the wait is over."""
         return self.clock() >= self.again_at
@@ -73,6 +83,10 @@ class Pulse:
     port: int
     path: str
     clock: Callable[[], float] = time.monotonic
+    every_s: float = EVERY_S
+    status: int | None = None
+    """What it answered last."""
+
     _alive_at: float = field(init=False)
     _looked_at: float = field(init=False)
     _asked_at: float = 0.0
@@ -90,17 +104,15 @@ class Pulse:
     def feel(self) -> None:
         """Ask if it is time; take an answer if there is one."""
         now = self.clock()
-        if now - self._looked_at > LATE_S:
-            # We slept, not the server: what it said meanwhile was not heard.
-            self._alive_at = now
+        # What we slept longer, nobody can have heard; the rest of a slow round was silence.
+        self._alive_at += max(0.0, now - self._looked_at - LATE_S)
         self._looked_at = now
-        if self._asking is None:
-            if now - self._asked_at >= EVERY_S:
-                self._ask(now)
-        elif now - self._asked_at > HANG_S:
-            self.close()
-        else:
+        if self._asking is not None:
             self._listen(now)
+            if now - self._asked_at > HANG_S:
+                self.close()
+        elif now - self._asked_at >= self.every_s:
+            self._ask(now)
 
     def _ask(self, now: float) -> None:
         self._asked_at, self._sent = now, False
@@ -116,14 +128,14 @@ class Pulse:
                 request = f"GET {self.path} HTTP/1.1\r\nhost: penstock\r\nconnection: close\r\n\r\n"
                 self._asking.send(request.encode())
                 self._sent = True
-            elif self._asking.recv(16).startswith(b"HTTP/1."):
-                self._alive_at = now
-                self.close()
-            else:
-                self.close()
+                return
+            begins = self._asking.recv(16)
+            self.close()
+            if begins.startswith(b"HTTP/1."):
+                self._alive_at, self.status = now, int(begins[9:12] or 0)
         except BlockingIOError:
             return
-        except OSError:
+        except (OSError, ValueError):
             self.close()
 
     def close(self) -> None:
@@ -155,14 +167,21 @@ def left_over(note: Path) -> int | None:
     """Return the number of the process that a note tells of, if it still runs."""
     try:
         left = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return left["pid"] if alive(left["pid"], left["start"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return left["pid"] if alive(left["pid"], left["start"]) else None
 
 
-def end_leftover(note: Path) -> None:
-    """End the process that a note tells of, with all it started, if it still runs."""
+def end_leftover(note: Path, *, wait_s: float = GONE_S) -> None:
+    """End the process that a note tells of, with all it started, if it still runs.
+
+    Raises:
+        OSError: The kernel does not let it end.
+    """
+    end = time.monotonic() + wait_s
     while (pid := left_over(note)) is not None:
+        if time.monotonic() > end:
+            raise OSError(f"process {pid} of an earlier start was killed and does not end")
         end_group(pid)
         time.sleep(0.01)
 

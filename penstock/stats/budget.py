@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +70,21 @@ class Budget:
         return self.total_ms / self.faster(part, times).total_ms
 
 
-def compare(budget: Budget, spent_ms: Mapping[str, NDArray[Any]], whole_n: NDArray[Any]) -> Verdict:
+def compare(
+    budget: Budget,
+    spent_ms: Mapping[str, NDArray[Any]],
+    whole_n: NDArray[Any],
+    *,
+    avoidable: Collection[str] = (),
+) -> Verdict:
     """Set what requests took beside what they may take.
 
     Args:
         spent_ms: Milliseconds of each request in a part, shape [m] for those that went through it.
         whole_n: Milliseconds of each request over all those parts, shape [n]. It is held against
             their sum: what nobody measured here, such as the network, is not in it.
+        avoidable: Parts that a request may do without, such as a look-up. Where all did, such a
+            part took no time, which is not the same as that nobody measured it.
 
     A part passes where it is shown that at most one in a hundred requests takes longer in it. A
     part that nobody measured is inconclusive, and one that was measured but is in no budget is an
@@ -86,7 +94,9 @@ def compare(budget: Budget, spent_ms: Mapping[str, NDArray[Any]], whole_n: NDArr
         ValueError: A time is negative or not finite.
     """
     checks = [
-        _check(part, limit_ms, spent_ms.get(part, np.empty(0)))
+        _avoided(part, limit_ms, len(whole_n))
+        if part in avoidable and len(whole_n) and not len(spent_ms.get(part, ()))
+        else _check(part, limit_ms, spent_ms.get(part, np.empty(0)))
         for part, limit_ms in budget.parts_ms.items()
     ]
     checks += [
@@ -101,6 +111,11 @@ def compare(budget: Budget, spent_ms: Mapping[str, NDArray[Any]], whole_n: NDArr
     ]
     measured = [ms for part, ms in budget.parts_ms.items() if len(spent_ms.get(part, ()))]
     return Verdict((*checks, _check(TOGETHER, sum(measured) or budget.total_ms, whole_n)))
+
+
+def _avoided(name: str, limit_ms: float, n: int) -> Check:
+    reason = f"none of {n:,} requests needed it, at most {_ms(limit_ms)}"
+    return Check(name=name, outcome=_outcome(0, n), reason=reason, value=0.0, limit=limit_ms)
 
 
 def _check(name: str, limit_ms: float, taken_n: NDArray[Any]) -> Check:

@@ -35,7 +35,7 @@ def asked(*arguments: str) -> Result:
     """Run the command."""
     app = typer.Typer()
     app.command()(latency)
-    return CliRunner().invoke(app, arguments)
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments)
 
 
 def budget(**parts: float) -> list[str]:
@@ -47,7 +47,7 @@ def test_answers_within_their_budget_pass(log: Path):
     """Refused requests and copies are nobody's latency; every part is on one screen."""
     parts = budget(read=1, queue=1, inference=5, write=1)
 
-    ended = asked(str(log), *parts, "--faster", "inference=2")
+    ended = asked("--log", str(log), *parts, "--faster", "inference=2")
 
     assert ended.exit_code == 0, ended.output
     lines = ended.output.splitlines()
@@ -65,7 +65,7 @@ def test_answers_within_their_budget_pass(log: Path):
 
 def test_a_part_over_its_budget_is_named(log: Path):
     """The part that takes too long fails, by name."""
-    ended = asked(str(log), *budget(read=1, queue=1, inference=0.1, write=1))
+    ended = asked("--log", str(log), *budget(read=1, queue=1, inference=0.1, write=1))
 
     assert ended.exit_code == 1
     assert "  fail          inference  p99 0.2 ms, at most 0.1 ms (2x); 400 of 400 over" in (
@@ -73,10 +73,46 @@ def test_a_part_over_its_budget_is_named(log: Path):
     )
 
 
+def test_without_a_budget_each_part_is_shown(log: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of the home's own log, where none is named; what nobody went through has no time."""
+    home = log.parent / "home"
+    (home / "serving").mkdir(parents=True)
+    log.rename(home / "serving" / "a")
+    monkeypatch.setenv("PENSTOCK_HOME", str(home))
+
+    ended = asked()
+
+    assert ended.exit_code == 0, ended.output
+    lines = [line.split() for line in ended.output.splitlines()]
+    assert lines[1] == ["read", "400", "0.04", "0.04"]
+    assert lines[2] == ["features", "0"]
+    assert lines[-1] == ["together", "400", "0.3", "0.3"]
+    assert asked("--minutes", "0").output == "no answered request there in the last 0 minutes\n"
+    assert asked("--faster", "inference=2").exit_code == 2
+
+
+def test_a_look_up_that_no_request_needed_is_no_gap(log: Path):
+    """The runbook's line is a check for models with and without look-ups."""
+    parts = budget(read=5, features=25, queue=5, inference=45, write=10)
+
+    ended = asked("--log", str(log), *parts)
+
+    assert ended.exit_code == 0, ended.output
+    assert "none of 400 requests needed it, at most 25 ms" in ended.output
+    assert asked("--log", str(log), *parts, *budget(network=15)).exit_code == 1
+
+
+def test_a_folder_that_is_not_there_is_said(log: Path):
+    """It is no log without requests."""
+    done = asked("--log", str(log / "none"))
+
+    assert "is not there; name the folder of the log with --log" in str(done.exception)
+
+
 @pytest.mark.parametrize("more", [["--version", "4"], ["--minutes", "0"]])
 def test_a_log_without_such_requests_is_no_pass(log: Path, more: list[str]):
     """No request, no evidence."""
-    ended = asked(str(log), *budget(read=1, queue=1, inference=5, write=1), *more)
+    ended = asked("--log", str(log), *budget(read=1, queue=1, inference=5, write=1), *more)
 
     assert ended.exit_code == 1
     assert "not measured" in ended.output
@@ -85,4 +121,4 @@ def test_a_log_without_such_requests_is_no_pass(log: Path, more: list[str]):
 @pytest.mark.parametrize("wrong", ["inference", "inference=soon", "inference=-1"])
 def test_what_is_no_budget_is_a_wrong_call(log: Path, wrong: str):
     """A part without its milliseconds ends with 2 and says so."""
-    assert asked(str(log), "--budget", wrong).exit_code == 2
+    assert asked("--log", str(log), "--budget", wrong).exit_code == 2

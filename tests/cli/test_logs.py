@@ -1,12 +1,10 @@
-"""Laws of ``penstock logs`` and of what ``status`` counts."""
+"""Laws of ``penstock logs``."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from penstock.cli.logs import following
-from penstock.cli.servers import losses
 from tests.cli.test_main import penstock
 
 
@@ -61,13 +59,3 @@ def test_a_log_that_does_not_exist_yet_is_followed_too(tmp_path: Path):
 
     assert [line for _ in range(2) for line in next(lines)] == ["first"]
     lines.close()
-
-
-def test_losses_are_what_was_dropped_and_what_failed(tmp_path: Path):
-    """Without a count, or with a torn one, nothing is claimed."""
-    assert losses(tmp_path) == 0
-    counted = {"written": 9, "dropped": 2, "failed": 1, "problem": ""}
-    (tmp_path / "counters.json").write_text(json.dumps(counted))
-    assert losses(tmp_path) == 3
-    (tmp_path / "counters.json").write_text("{")
-    assert losses(tmp_path) == 0

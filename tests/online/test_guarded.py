@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from redis import Redis as Client
 
-from penstock.online import Guarded, Lookup, OnlineError, StoreOut, UnfitKey, opened
+from penstock.online import Guarded, Layout, Lookup, OnlineError, StoreOut, UnfitKey, opened
+from penstock.online.store import Key, Store, Stored
 from penstock.online.wire import key_prefix, key_value
 from tests.online.servers import Redis, redis_server
 from tests.online.test_lookup import ENTITIES, Case, T, a_store
@@ -70,6 +71,59 @@ def test_an_outage_costs_one_exchange_however_many_ask(case: Case, redis: Redis)
     store.close()
 
 
+class Late:
+    """A real store whose reads take as long as the test says, by a clock of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.now_s, self.takes_s, self.asked = store, 0.0, 0.0, 0
+        self.close = store.close
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def read(self, keys: Sequence[Key]) -> list[Stored]:
+        self.now_s += self.takes_s
+        self.asked += 1
+        return self._store.read(keys)
+
+    def check(self) -> None:
+        self.now_s += self.takes_s
+        self.asked += 1
+        self._store.check()
+
+
+def test_a_store_that_answers_slowly_is_taken_out_and_comes_back(tmp_path: Path):
+    """One slow read is nobody's fault, the second takes it out; slow tries do not let it in."""
+    path = tmp_path / "online.db"
+    layout = Case(
+        a_store(tmp_path / "repo", f"  type: sqlite\n  path: {path}\n"), str(path)
+    ).layout()
+    late = Late(opened(str(path), layout, timeout_s=0.2))
+    store = Guarded(lambda: late, retry_s=RETRY_S, clock=late.clock)
+    lookup = Lookup(layout, store, clock=lambda: T)
+    late.takes_s = 1.0
+    assert taste(lookup) == 0.25
+    late.takes_s = 0.001
+    for _ in range(20):
+        assert taste(lookup) == 0.25
+    late.takes_s = 0.045
+    for _ in range(2):
+        assert taste(lookup) == 0.25, "a slow answer is an answer"
+    for _ in range(38):
+        with pytest.raises(StoreOut, match=r"reads take 1[0-9] ms, 10 ms are allowed"):
+            lookup.get(ENTITIES[0])
+    tried = late.asked
+    assert (store.exchanges, store.outages) == (23, 1)
+    wait_for(lambda: late.asked > tried + 2, 10)
+    assert store.out, "it answers, and no faster"
+    late.takes_s = 0.001
+    wait_for(lambda: not store.out, 10)
+
+    assert taste(lookup) == 0.25
+    assert not store.out
+    store.close()
+
+
 def test_a_server_that_died_and_came_back_is_asked_again(tmp_path: Path):
     """Killed, gone, and started anew at the same place."""
     port = free_port()
@@ -118,6 +172,17 @@ def test_a_store_that_is_another_is_refused_at_once(tmp_path: Path):
     path.write_bytes(b"")
     with pytest.raises(OnlineError, match="has no view"):
         Guarded(lambda: opened(str(path), layout, timeout_s=0.2))
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "http://u:secret@x/0", "redi://x"])
+def test_an_address_of_no_store_is_told_what_is_one(address: str, tmp_path: Path):
+    """By its scheme, and without what stands behind it, which may be a password."""
+    layout = Layout(project="p", service="s", definitions="d", views=())
+    scheme = address.partition(":")[0]
+
+    with pytest.raises(OnlineError, match=f"begins with {scheme}://.*redis://.*SQLite") as e:
+        opened(address, layout)
+    assert "secret" not in str(e.value)
 
 
 def test_a_file_that_went_away_is_waited_for(tmp_path: Path):

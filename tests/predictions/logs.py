@@ -87,11 +87,11 @@ def opened(folder: Path, of: Contract | None = None, **over: Any) -> PredictionL
     return log
 
 
-def seen(request_id: str, user: str | None = None, **columns: Any) -> Seen:
+def seen(request_id: str, user: bytes | None = None, **columns: Any) -> Seen:
     """Return an answered request of one row, or as many as its columns have."""
     headers = {b"x-request-id": request_id.encode()}
     if user is not None:
-        headers[b"x-user-id"] = user.encode()
+        headers[b"x-user-id"] = user
     made = Seen(headers)
     made.columns = {k: np.asarray(v) for k, v in (columns or {"x": [0.5]}).items()}
     rows = len(next(iter(made.columns.values())))

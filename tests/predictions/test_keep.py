@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
@@ -19,9 +21,15 @@ from penstock.predictions.hashing import Hasher
 from penstock.predictions.keep import TRY_AGAIN, expire, keep
 from penstock.predictions.log import Predictions
 from penstock.predictions.place import Place
+from penstock.rollout.slots import DRAIN_S
+from serving.prediction_log import CLOSE_S
+from serving.rotation import AGAIN_S, Keeper
+from tests.packages import wait_for
 from tests.predictions.logs import SALT, T0, contract, journal, opened, record, seen
 
 DAY = 86_400.0
+UNREADABLE = Path("/proc/self/mem")
+"""A file that opens and then refuses to be read, as one on a broken disk does."""
 
 
 @pytest.fixture(scope="module")
@@ -96,25 +104,123 @@ def test_a_server_that_ends_copies_its_last_lines(
     monkeypatch.setenv("PENSTOCK_PREDICTIONS", bucket)
     log = opened(tmp_path)
     log.add(seen("r"))
-    log.close()
+    log.close(wait_s=60)
 
     assert Predictions(bucket).table()["request_id"].to_pylist() == ["r"]
 
 
 def test_forgetting_and_expiry_reach_the_copies(tmp_path: Path, bucket: str):
     """A rewritten file is copied again; what is only there is rewritten and removed there."""
-    ann = Hasher(SALT).user("ann")
+    ann = Hasher(SALT).user(b"ann")
     journal(tmp_path, [record(n, user=ann if n % 2 else "0" * 32) for n in range(6)])
     place, now = Place.at(bucket), datetime.fromtimestamp(T0, UTC)
     keep(tmp_path, now=T0, to=place)
 
-    assert forget(tmp_path, "ann", salt=SALT, now=now).rows == 3
+    assert forget(tmp_path, b"ann", salt=SALT, now=now).rows == 3
     assert len(Predictions(bucket).table()) == 6
     assert keep(tmp_path, now=T0, to=place).sent == 1
     assert len(Predictions(bucket).table()) == 3
-    assert forget(bucket, "ann", salt=SALT, now=now).rows == 0
+    assert forget(bucket, b"ann", salt=SALT, now=now).rows == 0
     assert (expire(place, now=T0 + 80 * DAY), expire(place, now=T0 + 91 * DAY)) == (0, 1)
     assert len(Predictions(bucket).table()) == 0
+
+
+def test_an_object_is_whole_or_not_there(tmp_path: Path, bucket: str):
+    """What fails on our side half way is neither a new object nor one in another's place."""
+    journal(tmp_path, [record(n) for n in range(3)])
+    place = Place.at(bucket)
+    keep(tmp_path, now=T0, to=place)
+    [path] = place.parquets()
+    unwritable = pa.table(
+        {"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])}
+    )
+
+    with pytest.raises(pa.ArrowNotImplementedError):
+        place.write(unwritable, path)
+    with pytest.raises(OSError, match="Input/output error"):
+        place.send(UNREADABLE, "tests")
+
+    there = place.fs.get_file_info(fs.FileSelector(place.root, recursive=True))
+    assert [one.path for one in there if one.is_file] == [path]
+    assert len(Predictions(bucket).table()) == 3
+
+
+def test_a_copy_on_a_disk_is_whole_or_not_there(tmp_path: Path):
+    """A reader of a shared folder never sees half a file, and a failed copy leaves none."""
+    journal(tmp_path / "a", [record(n) for n in range(3)])
+    place = Place.at(tmp_path / "copies")
+
+    assert keep(tmp_path / "a", now=T0, to=place).sent == 1
+    with pytest.raises(OSError, match="Input/output error"):
+        place.send(UNREADABLE, "tests")
+
+    assert len(Predictions(tmp_path / "copies").table()) == 3
+    assert [path.suffix for path in (tmp_path / "copies" / "tests").iterdir()] == [".parquet"]
+
+
+def test_every_file_with_records_is_as_private_as_the_journal(tmp_path: Path):
+    """Nobody outside the group reads what a request held, in which form ever."""
+    before = os.umask(0o022)
+    try:
+        log = opened(tmp_path / "a")
+        log.add(seen("r"))
+        log.close()
+        journal(tmp_path / "a", [record()], torn=b"{bad\n")
+        left = [*(tmp_path / "a").glob("predictions-*.jsonl")]
+        keep(tmp_path / "a", now=time.time(), to=Place.at(tmp_path / "copies"))
+    finally:
+        os.umask(before)
+
+    made = [p for p in tmp_path.rglob("*") if p.suffix in (".parquet", ".json")]
+    made += [*(tmp_path / "a").glob("refused-*")]
+    assert (len(left), len(made)) == (2, 7)
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o640}
+
+
+def test_a_broken_file_keeps_no_other_from_expiring(tmp_path: Path):
+    """It stays where it is, whatever its age is."""
+    of = contract(kept_days=1)
+    paths = [journal(tmp_path, [record(n)], of=of, at=T0 + n) for n in range(3)]
+    keep(tmp_path, now=T0)
+    broken = paths[0].with_suffix(".parquet")
+    broken.write_bytes(b"PAR1")
+
+    assert keep(tmp_path, now=T0 + 2 * DAY).expired == 2
+    assert list(tmp_path.glob("*.parquet")) == [broken]
+
+
+def test_a_log_below_another_is_not_touched(tmp_path: Path):
+    """A folder's files are its own; what lies deeper is somebody else's."""
+    of = contract(kept_days=1)
+    for folder in (tmp_path, tmp_path / "deeper"):
+        journal(folder, [record()], of=of)
+        keep(folder, now=T0)
+
+    assert keep(tmp_path, now=T0 + 2 * DAY).expired == 1
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+
+
+def test_a_child_that_failed_is_started_again_soon(tmp_path: Path):
+    """After a minute, not after the hour at which it comes anyway."""
+    path = journal(tmp_path, [record()])
+    [told] = tmp_path.glob("contract-*.json")
+    text, now = told.read_text(), [1000.0]
+    told.unlink()
+    keeper = Keeper(tmp_path, clock=lambda: now[0])
+    keeper.look()
+    wait_for(lambda: not keeper.running, 20)
+    told.write_text(text)
+    keeper.look()
+    now[0] += AGAIN_S + 1
+    keeper.look()
+
+    wait_for(path.with_suffix(".parquet").exists, 20)
+    keeper.close(0)
+
+
+def test_a_server_ends_before_its_supervisor_kills_it():
+    """Requests in flight have the rest of the time."""
+    assert CLOSE_S <= DRAIN_S / 2
 
 
 def test_files_go_when_their_newest_row_is_too_old(tmp_path: Path):

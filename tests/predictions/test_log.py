@@ -88,6 +88,20 @@ def test_a_journal_without_its_contract_is_named(tmp_path: Path):
     assert [str(lost) in p for p in Predictions(tmp_path).losses().problems] == [True]
 
 
+def test_a_broken_file_is_left_out_and_named(tmp_path: Path):
+    """Whether it is the first of its kind or another one: the others are read."""
+    paths = [journal(tmp_path, [record(n)], at=T0 + n) for n in range(4)]
+    keep(tmp_path, now=T0, linger_s=-1)
+    finished = [path.with_suffix(".parquet") for path in paths]
+    for path, length in zip(finished[0::2], (0, -9), strict=True):
+        path.write_bytes(path.read_bytes()[:length])
+        path.with_suffix(".jsonl").unlink(missing_ok=True)
+
+    assert Predictions(tmp_path).table()["request_id"].to_pylist() == ["r1", "r3"]
+    one, other = Predictions(tmp_path).losses().problems
+    assert (str(finished[0]) in one, str(finished[2]) in other) == (True, True)
+
+
 def test_finished_files_are_plain_parquet(tmp_path: Path):
     """Any DuckDB reads them without us."""
     journal(tmp_path, [record(n) for n in range(3)])

@@ -73,6 +73,28 @@ def test_every_outcome_is_joined_or_counted(log: Predictions, given_: list[dict[
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"label": 1e30', '"label": 1.9', '"label": 1.0', '"label": true', '"label": "1"',
+        '"label": 9223372036854775808', '"label": null', '"label": 1, "row": 0.5',
+        '"label": 1, "row": false', '"label": 1, "request_id": null', '"label": 1, "request_id": 7',
+        '"label": 1, "at": 1e300', '"label": 1, "at": true', '"label": 1, "at": -1',
+    ],
+)  # fmt: skip
+def test_what_is_no_outcome_is_counted_and_not_made_one(
+    log: Predictions, tmp_path: Path, text: str
+):
+    """A label, a row, an id or a time of another type is nobody's truth."""
+    path = tmp_path / "outcomes.jsonl"
+    path.write_text(f'{{"request_id": "r1", {text}}}\n{{"request_id": "r0", "label": 1}}\n')
+
+    outcomes, unreadable = read_outcomes(path)
+
+    assert (outcomes["request_id"].to_pylist(), unreadable) == (["r0"], 1)
+    assert join(log, outcomes, unreadable=unreadable).told.joined == 1
+
+
 def test_the_first_may_be_asked_for_and_the_late_are_counted(log: Predictions, tmp_path: Path):
     """A correction is the second one; a day is late where an hour was expected."""
     path = tmp_path / "outcomes.jsonl"

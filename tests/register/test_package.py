@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from penstock import workload as workloads
 from penstock.bundle import Bundle, Recipe, Summary, read, write
 from penstock.register import package
-from penstock.register.contract import GOLDEN, GOLDEN_TOLERANCE
+from penstock.register.contract import GOLDEN, GOLDEN_LEAST, GOLDEN_ROUNDING, tolerance
 from penstock.workload import load
 from serving.package import Served
 from tests import bundles
@@ -102,14 +104,30 @@ def test_every_runtime_that_runs_here_gives_its_golden_answers(made: Bundle):
     assert np.abs(graph_nk - np.array(answers["runtimes"]["torch"]["logits"])).max() > 1e-3
 
 
+def share(answers: Mapping[str, Any]) -> float:
+    """Return a tolerance as a share of the largest logit that it is for."""
+    return float(answers["tolerance"] / np.abs(np.array(answers["logits"])).max())
+
+
 def test_engines_may_round_otherwise_and_nothing_else_may(made: Bundle):
     """Only int8 engines have more room than the last bits, and less than a twentieth or so."""
-    runtimes = made.json("golden.json")["runtimes"]
-    largest = np.abs(np.array(runtimes["tensorrt"]["logits"])).max()
+    held = made.json("golden.json")
+    runtimes = held["runtimes"]
+    logits = [request["logits"] for request in held["requests"]]
 
-    assert runtimes["torch"]["tolerance"] == GOLDEN_TOLERANCE
+    assert share({**held, "logits": logits}) == pytest.approx(GOLDEN_ROUNDING)
+    assert share(runtimes["torch"]) == pytest.approx(GOLDEN_ROUNDING)
     assert runtimes["tensorrt"] == runtimes["cuda"]
-    assert GOLDEN_TOLERANCE < runtimes["cuda"]["tolerance"] < 0.06 * largest
+    assert 0.05 < share(runtimes["cuda"]) < 0.06
+
+
+@given(st.floats(1e-30, 1e6), st.sampled_from([0.0, 1e-6, 0.05]))
+def test_what_is_the_same_answer_does_not_depend_on_the_scale(scale: float, rounding: float):
+    """Logits a thousand times as large may be a thousand times as far apart, down to a floor."""
+    logits_nk = np.array([[-1.0, 0.5], [0.25, 0.0]]) * scale
+    expected = max(GOLDEN_LEAST, max(GOLDEN_ROUNDING, rounding) * scale)
+
+    assert tolerance(logits_nk, rounding) == pytest.approx(expected)
 
 
 def test_a_workload_that_serves_fp32_has_no_plan(stages: dict[str, Bundle], tmp_path: Path):
@@ -118,9 +136,8 @@ def test_a_workload_that_serves_fp32_has_no_plan(stages: dict[str, Bundle], tmp_
 
     assert not [name for name in made.manifest["files"] if "plan" in name or "int8" in name]
     answers = made.json("golden.json")["runtimes"]
-    assert {name: held["tolerance"] for name, held in answers.items()} == {
-        "cuda": GOLDEN_TOLERANCE, "torch": GOLDEN_TOLERANCE,
-    }  # fmt: skip
+    assert list(answers) == ["cuda", "torch"]
+    assert [share(held) for held in answers.values()] == pytest.approx([GOLDEN_ROUNDING] * 2)
     assert Served(made.path, runtime="torch").check_golden() == GOLDEN
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from penstock.bundle import SIGNATURE, BundleError, read
+from penstock.bundle import SIGNATURE, Bundle, BundleError, read
 from penstock.endpoint import Endpoint
 from penstock.register import signing
 from penstock.register.copies import kept
@@ -55,6 +56,27 @@ def test_a_key_signs_once_and_another_anew(tmp_path: Path):
     with pytest.raises(NotSigned):
         verify(package.path, public)
     assert list(tmp_path.glob(".part-*")) == []
+
+
+def damage(package: Bundle) -> None:
+    """Spoil the signature's bytes; the hint of the key that it names stays."""
+    held = json.loads((package.path / SIGNATURE).read_text())
+    made = held["dsseEnvelope"]["signatures"][0]
+    made["sig"] = "A" * len(made["sig"])
+    (package.path / SIGNATURE).write_text(json.dumps(held))
+
+
+def test_a_damaged_signature_is_renewed_by_the_key_that_it_names(tmp_path: Path):
+    """Registering again mends it: a right hint over wrong bytes is no signature."""
+    package = standin.package(tmp_path / "package")
+    private, public = keys(tmp_path)
+    signing.sign(package, private)
+    damage(package)
+    with pytest.raises(NotSigned):
+        verify(package.path, public)
+
+    assert signing.sign(package, private)
+    verify(package.path, public)
 
 
 def ed25519_key(path: Path) -> None:
@@ -135,4 +157,34 @@ def test_a_copy_gets_a_signature_and_keeps_the_one_it_has(
     verify(held.path, public)
     signing.sign(held, second)
 
+    verify(kept(package.digest, fetch).path, newer)
+
+
+def test_a_copy_whose_signature_servers_would_refuse_gets_the_registry_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where the verifying key is named, a damaged one gives way to a valid one, never the reverse.
+
+    Without that key nobody can tell which is right, and the copy keeps what it has.
+    """
+    monkeypatch.setenv("PENSTOCK_STORE", str(tmp_path / "store"))
+    monkeypatch.delenv(signing.VERIFIER_VARIABLE, raising=False)
+    package = standin.package(tmp_path / "package")
+    private, public = keys(tmp_path)
+    signing.sign(package, private)
+
+    def fetch(folder: Path) -> Path:
+        return Path(shutil.copytree(package.path, folder / "package"))
+
+    held = kept(package.digest, fetch)
+    damage(held)
+    damaged = (held.path / SIGNATURE).read_bytes()
+    assert (kept(package.digest, fetch).path / SIGNATURE).read_bytes() == damaged
+
+    monkeypatch.setenv(signing.VERIFIER_VARIABLE, str(public))
+    verify(kept(package.digest, fetch).path, public)
+    damage(package)
+    verify(kept(package.digest, fetch).path, public)
+    second, newer = keys(tmp_path, name="second")
+    signing.sign(held, second)
     verify(kept(package.digest, fetch).path, newer)

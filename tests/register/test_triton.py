@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -17,23 +18,29 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import typer
 import yaml
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2 as triton
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from penstock import bundle
-from penstock.bundle import Bundle, Recipe, Summary, hash_file, write_json
+from penstock.bundle import Bundle, BundleError, Recipe, Summary, hash_file, write_json
+from penstock.cli.home import HomeError
 from penstock.cli.triton import triton as command
 from penstock.endpoint import Endpoint
+from penstock.ledger import REGISTERED, Ledger, Stage
 from penstock.register.triton import Unfit, write
+from penstock.register.tritoncheck import NOBODY
 from penstock.register.tritonconfig import Model, Platform, Tensor, buckets, config
+from penstock.register.tritonstart import CLOSED
 from penstock.runtimes.onnxruntime import OnnxModel
 from penstock.runtimes.plan import PlanManifest, PlanMismatch, hash_bytes
 from tests.bundles import NOW
-from tests.packages import DIGITS, make_package
+from tests.packages import DIGITS, make_package, wait_for
+from tests.people import person
 
 DATA = b"the bytes of a plan, which nobody loads here"
 
@@ -306,18 +313,155 @@ def test_any_name_is_written_so_that_triton_reads_it(name: str, dims: list[int],
     assert held.model_warmup[-1].batch_size == rows
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_script_outside_of_the_image_says_how_to_start_it_inside(
+    package: Bundle, tmp_path: Path, gpu: bool
+):
+    """One line to copy, with the image and the folder, and a code that is no success."""
+    folder = tmp_path / "with space"
+    write(package, folder, image="example/triton@sha256:12", gpu=gpu)
+
+    ended = started(folder, "/usr/bin:/bin")
+
+    assert ended.returncode == 127
+    (line,) = re.findall("^docker run .*", ended.stderr, re.MULTILINE)
+    assert line.endswith(f"-v '{folder}':/triton:ro example/triton@sha256:12 /triton/start.sh")
+    assert "--network host" in line
+    assert ("--gpus all" in line) == gpu
+
+
+STAYS = "trap 'exit 0' TERM; touch up; for _ in $(seq 500); do sleep 0.02; done; exit 9"
+"""A server that serves until it is told to end, or nobody does so for ten seconds."""
+
+
+def inside(folder: Path, *, triton: str, check: str) -> str:
+    """Return a path of programs like the image's; these stand in for the server and the check."""
+    folder.mkdir()
+    for name, line in (("tritonserver", triton), ("python3", check)):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\ncd "{folder}"\necho "$0" "$@" >> said\n{line}\n')
+        program.chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+def test_the_script_starts_triton_on_the_repository_and_asks_the_golden_rows(
+    package: Bundle, tmp_path: Path
+):
+    """It waits until somebody listens, asks, and ends as Triton does."""
+    write(package, tmp_path / "out")
+    once = "[ -e came ] && { touch right; exit 0; }; touch came; exit 3"
+    path = inside(
+        tmp_path / "bin", triton="until [ -e right ]; do sleep 0.02; done; exit 7", check=once
+    )
+
+    ended = started(tmp_path / "out", path)
+
+    assert ended.returncode == 7, ended.stderr
+    triton, *checks = (tmp_path / "bin" / "said").read_text().splitlines()
+    assert f"--model-repository={tmp_path / 'out' / 'models'} " in triton
+    assert triton.endswith(" --log-verbose=1")
+    asked = tmp_path / "out" / "models" / "digits" / "warmup" / "check.py"
+    assert checks == [f"{tmp_path / 'bin' / 'python3'} {asked} http://127.0.0.1:8080"] * 2
+
+
+@pytest.mark.parametrize(
+    ("triton", "check", "code", "said"),
+    [
+        (STAYS, "echo golden row 1 is wrong >&2; exit 1", 1, "golden row 1 is wrong"),
+        ("exit 5", "exit 3", 5, ""),
+    ],
+)
+def test_the_script_ends_where_triton_is_wrong_or_gone(
+    package: Bundle, tmp_path: Path, triton: str, check: str, code: int, said: str
+):
+    """Nothing goes on serving after a wrong answer; a start that failed ends as Triton ended."""
+    write(package, tmp_path / "out")
+
+    ended = started(tmp_path / "out", inside(tmp_path / "bin", triton=triton, check=check))
+
+    assert (ended.returncode, ended.stderr.strip()) == (code, said)
+
+
+def test_a_signal_to_the_script_ends_triton(package: Bundle, tmp_path: Path):
+    """A container is stopped by a signal to its first process, which is the script."""
+    write(package, tmp_path / "out")
+    path = inside(tmp_path / "bin", triton=STAYS, check="exit 0")
+
+    script = subprocess.Popen([str(tmp_path / "out" / "start.sh")], env={"PATH": path})
+    wait_for((tmp_path / "bin" / "up").exists, 10)
+    script.terminate()
+
+    assert script.wait(10) == 0
+
+
+@pytest.mark.parametrize("name", ["models/digits/1/model.onnx", "models/digits/2/model.onnx"])
+def test_a_file_that_is_another_or_one_too_many_is_not_served(
+    package: Bundle, tmp_path: Path, name: str
+):
+    """What was written is what is started: Triton loads whatever lies in the folder."""
+    write(package, tmp_path / "out")
+    (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "out" / name).write_bytes(b"another graph")
+
+    ended = started(tmp_path / "out", inside(tmp_path / "bin", triton="exit 0", check="exit 0"))
+
+    assert ended.returncode == 1
+    assert "are not those that SHA256SUMS lists" in ended.stderr
+    assert not (tmp_path / "bin" / "said").exists()
+
+
+def test_a_pod_closes_what_the_script_closes(package: Bundle, tmp_path: Path):
+    """The same interfaces, behind a key that is another at each start; the options stay."""
+    write(package, tmp_path / "out")
+    runtime = yaml.safe_load((tmp_path / "out" / "runtime.yaml").read_text(encoding="utf-8"))
+    (container,) = runtime["spec"]["containers"]
+    # Kubernetes would take it for a variable of its own.
+    assert "$(" not in " ".join(container["args"])
+    path = inside(tmp_path / "bin", triton="", check="")
+
+    for _ in range(2):
+        subprocess.run(container["args"], env={"PATH": path}, check=True, timeout=60)
+
+    starts = (tmp_path / "bin" / "said").read_text().splitlines()
+    keys = [set(re.findall("=([a-z,-]+):closed=([0-9a-f]{64})", start)) for start in starts]
+    assert [len(held) for held in keys] == [1, 1]
+    assert keys[0] != keys[1]
+    assert {closed for closed, _ in keys[0]} == {CLOSED}
+    for start in starts:
+        assert "--http-restricted-api=" in start
+        assert "--grpc-restricted-protocol=" in start
+        assert "--model-repository=/mnt/models --model-control-mode=none" in start
+
+
+def started(folder: Path, path: str) -> subprocess.CompletedProcess[str]:
+    """Run a repository's script with the programs of these folders."""
+    return subprocess.run(
+        [str(folder / "start.sh"), "--log-verbose=1"],
+        env={"PATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 @contextmanager
-def answering(model: OnnxModel, *, shift: float) -> Iterator[str]:
-    """Serve a graph over v2, as Triton does, with its answers moved."""
+def answering(
+    model: OnnxModel, *, shift: float = 0.0, rows: int = 1, refusal: bytes = b""
+) -> Iterator[str]:
+    """Serve a graph over v2, as Triton does; move answers to so many rows, or refuse."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             (tensor,) = json.loads(self.rfile.read(int(self.headers["content-length"])))["inputs"]
             data = np.array(tensor["data"], np.float32).reshape(tensor["shape"])
-            made = (model.run(data) + np.float32(shift)).ravel().tolist()
-            outputs = [{"name": "logits", "datatype": "FP32", "shape": [1, 10], "data": made}]
-            body = json.dumps({"outputs": outputs}).encode()
-            self.send_response(200 if self.path == "/v2/models/digits/infer" else 404)
+            moved = shift if len(data) >= rows else 0.0
+            made = (model.run(data) + np.float32(moved)).ravel().tolist()
+            shape = [len(data), 10]
+            outputs = [{"name": "logits", "datatype": "FP32", "shape": shape, "data": made}]
+            body = refusal or json.dumps({"outputs": outputs}).encode()
+            known = self.path == "/v2/models/digits/infer" and not refusal
+            self.send_response(200 if known else 404)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -350,8 +494,38 @@ def test_the_check_passes_only_answers_as_recorded(
     assert ended.returncode == code, ended.stderr
 
 
+def test_the_check_finds_what_is_wrong_in_a_batch_only(package: Bundle, tmp_path: Path):
+    """Rows that are asked together are computed otherwise than each alone."""
+    write(package, tmp_path / "out")
+    check = tmp_path / "out" / "models" / "digits" / "warmup" / "check.py"
+
+    with answering(OnnxModel(package.file("model.onnx")), shift=0.1, rows=2) as url:
+        ended = subprocess.run(
+            [sys.executable, "-I", str(check), url], check=False, capture_output=True, timeout=60
+        )
+
+    assert ended.returncode == 1
+    said = [line.split(":")[0] for line in ended.stderr.decode().splitlines()]
+    assert said == [f"golden row {n} of digits in a batch of 3" for n in (1, 2, 3)]
+
+
+def test_the_check_prints_what_the_server_said(package: Bundle, tmp_path: Path):
+    """The server's own sentence says what to mend; the status alone does not."""
+    write(package, tmp_path / "out")
+    check = tmp_path / "out" / "models" / "digits" / "warmup" / "check.py"
+    refusal = b'{"error": "Request for unknown model: digits is not found"}'
+
+    with answering(OnnxModel(package.file("model.onnx")), refusal=refusal) as url:
+        ended = subprocess.run(
+            [sys.executable, "-I", str(check), url], check=False, capture_output=True, timeout=60
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == b"digits was refused with 404: " + refusal
+
+
 def test_the_check_fails_where_nobody_answers(package: Bundle, tmp_path: Path):
-    """No answer is no pass."""
+    """No answer is no pass; the code is one of its own, so that whoever starts it can wait."""
     write(package, tmp_path / "out")
     check = tmp_path / "out" / "models" / "digits" / "warmup" / "check.py"
 
@@ -362,18 +536,80 @@ def test_the_check_fails_where_nobody_answers(package: Bundle, tmp_path: Path):
         timeout=60,
     )
 
-    assert ended.returncode == 1
+    assert ended.returncode == NOBODY
     assert b"no answer to compare" in ended.stderr
+
+
+def called(*arguments: str) -> Result:
+    """Run the command alone, as the command line's own module adds it."""
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, list(arguments))
 
 
 def test_the_command_says_what_triton_is_asked_with(package: Bundle, tmp_path: Path):
     """The transform does not run in Triton, and the command says so."""
-    import typer  # noqa: PLC0415 - the command alone, as the command line's own module adds it
-
-    app = typer.Typer()
-    app.command()(command)
-    ended = CliRunner().invoke(app, [str(package.path), "--out", str(tmp_path / "out")])
+    ended = called(str(package.path), "--out", str(tmp_path / "out"))
 
     assert ended.exit_code == 0, ended.output
     assert "image [1, 8, 8], after the transform" in ended.output
     assert (tmp_path / "out" / "models" / "digits" / "config.pbtxt").exists()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, Bundle]:
+    """A home in which version 1 serves and version 2 is let in; return their packages."""
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PENSTOCK_LEDGER", raising=False)
+    monkeypatch.delenv("PENSTOCK_LEDGER_HEAD", raising=False)
+    (tmp_path / "home").mkdir()
+    ledger, tester = Ledger(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"), person()
+    served = (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
+    made = {n: make_package(tmp_path / "home" / str(n), seed=n) for n in (1, 2)}
+    for version, stages in ((1, served), (2, served[:1])):
+        body = {"digest": made[version].digest, "package": str(made[version].path)}
+        ledger.append(
+            workload="digits", version=version, kind=REGISTERED, actor=tester, now=NOW,
+            body={**body, "fingerprint": made[version].fingerprint, "rehearsal": None},
+        )  # fmt: skip
+        for stage in stages:
+            ledger.move(
+                workload="digits", version=version, to=stage, reason="evidence was good",
+                actor=tester, now=NOW,
+            )  # fmt: skip
+    ledger.close()
+    return made
+
+
+@pytest.mark.parametrize(("given", "version"), [("digits", 1), ("digits@2", 2)])
+def test_a_workload_is_its_champion_or_the_version_that_is_named(
+    home: dict[int, Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    version: int,
+):
+    """Nobody has to know where packages lie, and a folder of the same name changes nothing."""
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    ended = called(given, "--out", str(tmp_path / "out"))
+
+    assert ended.exit_code == 0, (ended.output, ended.exception)
+    graph = tmp_path / "out" / "models" / "digits" / "1" / "model.onnx"
+    assert hash_file(graph) == hash_file(home[version].file("model.onnx"))
+
+
+@pytest.mark.usefixtures("home")
+def test_a_package_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path):
+    """A wrong name is no reason to run a stage again."""
+    out = str(tmp_path / "out")
+
+    folder, version, nothing = (called(g, "--out", out) for g in ("runs/x", "digits@7", "credit"))
+
+    assert isinstance(folder.exception, BundleError)
+    assert "'runs/x' is neither a folder nor a workload; name" in str(folder.exception)
+    assert "digits" in str(folder.exception)
+    assert "registered are 1, 2 (champion 1" in str(version.exception)
+    assert isinstance(nothing.exception, HomeError)
+    assert "type: penstock run credit" in str(nothing.exception)

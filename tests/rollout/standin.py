@@ -1,8 +1,9 @@
 """A server with the predictor's command line and none of its imports, for tests of the plane.
 
 What it does is steered by the slot's version: ``slow-0.2`` answers after 0.2 s, ``silent`` is ready
-and answers no inference, ``failing`` answers 500, ``full`` 429, ``crashing`` ends at every request,
-``chatty`` writes a numbered line into its log every millisecond.
+and answers no inference, ``failing`` answers 500, ``full`` 429, ``refusing`` 422, ``narrow`` 429 to
+more than 64 requests at once, ``crashing`` ends at every request, ``chatty`` writes a numbered line
+into its log every millisecond.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from aiohttp import web
 
 MAX_BODY = 1 << 22
+IN_FLIGHT = 64
 
 
 class Server:
@@ -28,6 +30,7 @@ class Server:
         """Take the command line."""
         self._given = given
         self._seen = Path(given.log) / "seen.jsonl"
+        self._in_flight = 0
 
     async def infer(self, request: web.Request) -> web.Response:
         """Echo the headers, as ill as the version says."""
@@ -42,9 +45,20 @@ class Server:
             await asyncio.Event().wait()
         if kind == "slow":
             await asyncio.sleep(float(how))
-        status = {"failing": 500, "full": 429}.get(kind, 200)
+        status = {"failing": 500, "full": 429, "refusing": 422}.get(kind, 200)
+        if kind == "narrow":
+            status = await self._narrow()
         said = {"x-penstock-slot": self._given.slot, "x-penstock-version": self._given.version}
         return web.json_response(headers, status=status, headers=said)
+
+    async def _narrow(self) -> int:
+        """Work on 64 requests at once and refuse one more, as servers do."""
+        if self._in_flight >= IN_FLIGHT:
+            return 429
+        self._in_flight += 1
+        await asyncio.sleep(0.02)
+        self._in_flight -= 1
+        return 200
 
     async def ready(self, _: web.Request) -> web.Response:
         """Say yes."""

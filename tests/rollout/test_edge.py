@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import http.client
 import json
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 from cryptography import x509
@@ -27,7 +29,7 @@ from penstock.rollout.plane import Plane
 from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.table import TrafficTable
 from tests.packages import free_port, running, wait_for
-from tests.rollout.test_plane import INFER, STANDIN
+from tests.rollout.test_plane import INFER, STANDIN, table
 
 READY = "/v2/models/digits/ready"
 SECRETS = {"shop": "s" * 32, "bank": "b" * 31 + "="}
@@ -157,7 +159,9 @@ def test_only_a_known_token_is_answered(plane: Plane, tmp_path: Path):
         for headers in wrong:
             answer = client.post(INFER, headers=headers)
             assert (answer.status_code, list(answer.json())) == (401, ["error"]), headers
+            assert "a bearer token is needed" in answer.json()["error"]
             assert answer.headers["www-authenticate"] == "Bearer"
+            assert "x-penstock-arm" not in answer.headers
         twice = httpx.Headers([("authorization", f"Bearer {t}") for t in ("s" * 32, "x" * 32)])
         assert client.post(INFER, headers=twice).status_code == 401
 
@@ -317,16 +321,30 @@ def _served(plane: Plane) -> bytes:
     return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(address))
 
 
-def test_what_envoy_refuses_changes_nothing(plane: Plane, tmp_path: Path):
-    """A key that is another certificate's is found before anything is touched."""
+def test_a_key_that_is_another_certificates_is_refused_in_plain_words(tmp_path: Path):
+    """Both files are named, and nothing of the library's that found it; so is what is no key."""
     authority = Authority.begin(tmp_path / "ca")
     certificate, _ = authority.issue("server")
     _, key = authority.issue("other")
+
+    with pytest.raises(AccessError, match=r"other\.key does not belong to .*server\.pem"):
+        Access(certificate=certificate, key=key)
+    Path(key).write_text("no key")
+    with pytest.raises(AccessError, match=r"must be a certificate and its key"):
+        Access(certificate=certificate, key=key)
+
+
+def test_what_envoy_refuses_changes_nothing(plane: Plane, tmp_path: Path):
+    """Authorities that are none are found before anything is touched."""
+    authority = Authority.begin(tmp_path / "ca")
+    certificate, key = authority.issue("server")
+    none = tmp_path / "none.pem"
+    none.write_text("no certificate")
     admit(plane, Access())
     held = (plane.home / "serving" / "access.json").read_text()
 
     with pytest.raises(EnvoyError, match="Envoy refuses its configuration"):
-        admit(plane, Access(certificate=certificate, key=key))
+        admit(plane, Access(certificate=certificate, key=key, clients=str(none)))
 
     assert (plane.home / "serving" / "access.json").read_text() == held
     assert httpx.post(plane.url + INFER).status_code == 200
@@ -351,8 +369,36 @@ def test_what_only_the_edge_may_say_is_cut_off(open_to_all: Plane):
 
     assert (seen.status_code, seen.headers["x-penstock-slot"]) == (200, "a")
     assert {name.lower() for name in forged} & set(seen.json()) == {"host"}
-    assert seen.json()["x-rollout-arm"] == "champion"
+    assert seen.json()["x-rollout-arm"] == seen.headers["x-penstock-arm"] == "champion"
     assert not seen.json()["host"].endswith("-shadow")
+
+
+def test_a_request_of_two_users_is_refused(open_to_all: Plane):
+    """The edge and a server's log could take it for two different users."""
+    twice = httpx.Headers([("x-user-id", "one"), ("x-user-id", "other")])
+
+    answer = httpx.post(open_to_all.url + INFER, headers=twice)
+
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "x-user-id came more than once; name one user"}
+
+
+def test_each_request_says_what_it_was_and_who_answered(open_to_all: Plane):
+    """Method, path without its question, sizes and slot; of a refusal, why and no slot."""
+    log = open_to_all.home / "serving" / "access.jsonl"
+    with httpx.Client(base_url=open_to_all.url) as client:
+        client.post(INFER + "?secret=1", content=b"12345", headers={"x-request-id": "told"})
+        client.post(INFER, content=b"x" * (1 << 21), headers={"x-request-id": "refused"})
+
+    def lines() -> dict[str, dict[str, object]]:
+        read = (json.loads(line) for line in log.read_text().splitlines())
+        return {line["request_id"]: line for line in read}
+
+    wait_for(lambda: {"told", "refused"} <= set(lines()), 15)
+    told, refused = lines()["told"], lines()["refused"]
+    assert (told["method"], told["path"], told["bytes_in"]) == ("POST", INFER, 5)
+    assert (told["slot"], told["status"], told["why"]) == ("a", 200, "via_upstream")
+    assert (refused["slot"], refused["arm"], refused["status"]) == (None, None, 413)
 
 
 def test_a_request_without_an_id_gets_one(open_to_all: Plane):
@@ -374,10 +420,15 @@ def test_too_much_is_refused_in_the_servers_own_form(open_to_all: Plane):
         assert client.post(INFER, content=most).status_code == 200
         for content in (most + b"x", iter([most, b"x"])):
             answer = client.post(INFER, content=content)
-            assert (answer.status_code, list(answer.json())) == (413, ["error"])
+            assert (answer.status_code, answer.json()) == (
+                413,
+                {"error": "the body is longer than 1048576 bytes"},
+            )
         many = {f"h-{n}": "x" for n in range(MAX_HEADERS)}
         for headers in (many, {"h": "x" * 1024 * MAX_HEADERS_KB}):
-            assert client.post(INFER, headers=headers).status_code == 431
+            answer = client.post(INFER, headers=headers)
+            assert answer.status_code == 431
+            assert "more than 64 headers" in answer.json()["error"]
 
 
 def test_a_caller_who_stops_halfway_is_let_go(open_to_all: Plane):
@@ -390,9 +441,55 @@ def test_a_caller_who_stops_halfway_is_let_go(open_to_all: Plane):
     connection.send(b"POST")
     connection.sock.settimeout(2 * HEADERS_S)
 
-    assert connection.sock.recv(100).startswith(b"HTTP/1.1 408")
+    answer = connection.sock.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"did not come in whole within" in answer
     connection.close()
     assert len(seen.read_text().splitlines()) == lines
+
+
+@pytest.fixture
+def served(open_to_all: Plane) -> Iterator[Callable[[str, str], None]]:
+    """Let a slot serve a version; afterwards slot a is as it was and slot b empty."""
+
+    def serve(slot: str, version: str) -> None:
+        open_to_all.set_slot(slot, package=open_to_all.home, digest="sha256:1", version=version)
+        open_to_all.wait_ready(slot, version=version, timeout_s=20)
+        wait_for(lambda: open_to_all.probe(slot, READY)[0] == 200, 5)
+
+    yield serve
+    table(open_to_all, 0)
+    serve("a", "1")
+    open_to_all.stop_slot("b")
+
+
+def test_a_burst_waits_its_turn(open_to_all: Plane, served: Callable[[str, str], None]):
+    """Of 150 requests at once a server hears no more than it takes; nobody is refused."""
+    served("a", "narrow")
+
+    async def burst() -> list[int]:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+
+            async def one() -> int:
+                async with client.post(open_to_all.url + INFER) as answer:
+                    return answer.status
+
+            return await asyncio.gather(*(one() for _ in range(150)))
+
+    assert set(asyncio.run(burst())) == {200}
+
+
+def test_what_a_challenger_refuses_the_champion_may_take(
+    open_to_all: Plane, served: Callable[[str, str], None]
+):
+    """A refusal that is the challenger's own reaches no user; the challenger heard the request."""
+    served("b", "refusing")
+    table(open_to_all, 64)
+
+    answer = httpx.post(open_to_all.url + INFER, headers={"x-request-id": "both"})
+
+    assert (answer.status_code, answer.headers["x-penstock-slot"]) == (200, "a")
+    assert "both" in (open_to_all.log_folder("b") / "seen.jsonl").read_text()
 
 
 def test_the_access_log_is_kept_in_pieces_and_names_no_user(open_to_all: Plane):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 from penstock.predictions import files
 from penstock.predictions.keep import keep
 from penstock.rollout.evidence import LogReader, read_new
+from serving.instead import FAILED
 from tests.predictions import logs
 
 
@@ -140,6 +142,106 @@ def test_labels_judge_answers_and_errors_are_not_answers(tmp_path: Path):
     found = seen(held).challenger
 
     assert (found.errors, found.labelled, found.wrong) == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("over", "counted"),
+    [
+        ({"fallbacks": [f"{FAILED}:rules"]}, "errors"),
+        ({"fallbacks": ["values", f"{FAILED}:cached"]}, "errors"),
+        ({"fallbacks": ["rules"]}, "answered"),
+        ({"fallbacks": ["values"]}, "answered"),
+        ({"status": 429, "label": None}, "errors"),
+        ({"status": 503, "label": None}, "errors"),
+        ({"status": 400, "label": None}, "refused"),
+        ({"status": 404, "label": None}, "refused"),
+    ],
+)
+def test_what_a_version_could_not_do_is_told_from_what_it_would_not(
+    tmp_path: Path, over: dict[str, Any], counted: str
+):
+    """A failed model is an error though something stood in for it, and so is being too busy.
+
+    What stands in for a look-up is not the model's failure; a wrong request is refused.
+    """
+    found = seen(reader(tmp_path, record("x", **over), labels={"x": 3})).challenger
+
+    assert found.requests == 1
+    assert {k for k in ("errors", "refused", "answered") if getattr(found, k)} == {counted}
+    assert found.labelled == found.answered
+
+
+@pytest.mark.parametrize(
+    ("status", "compared", "disagreed"), [(200, 1, 0), (400, 1, 1), (500, 1, 1), (429, 0, 0)]
+)
+def test_a_copy_that_is_refused_is_another_decision(
+    tmp_path: Path, status: int, compared: int, disagreed: int
+):
+    """What the champion answers and the challenger would not; one too busy has not decided."""
+    label = [3] if status == 200 else None
+    held = reader(
+        tmp_path,
+        record("x", version="1"),
+        record("x", mirrored=True, status=status, label=label),
+        record("y", version="1", status=400, label=None),
+        record("y", mirrored=True, status=400, label=None),
+    )
+    found = seen(held, shadow=True)
+
+    assert (found.compared, found.disagreed) == (compared, disagreed)
+
+
+def test_only_the_outcome_of_a_first_row_judges_it(tmp_path: Path):
+    """An outcome of another row, or one that is no outcome, judges nothing and stops nothing."""
+    held = reader(tmp_path, record("x", label=[3, 4]), record("y"), labels={"x": 3})
+    wrong = [
+        {"request_id": "x", "row": 1, "label": 4},
+        {"request_id": ["x"], "label": 4},
+        {"request_id": "y", "label": "4"},
+    ]
+    with held.outcomes.open("a") as f:
+        f.writelines(json.dumps(one) + "\n" for one in wrong)
+    held.poll()
+    found = seen(held).challenger
+
+    assert (found.labelled, found.wrong) == (1, 0)
+
+
+def test_an_id_that_repeats_is_neither_compared_nor_judged(tmp_path: Path):
+    """Nobody knows which copy belongs to which original, or whose outcome it is."""
+    same = [[i % 10] for i in range(40)]
+    held = reader(
+        tmp_path,
+        *[record("same", version="1", label=label) for label in same],
+        *[record("same", mirrored=True, label=label) for label in same],
+        *[record("once", version="1"), record("once", mirrored=True)],
+        labels={"same": 3, "once": 3},
+    )
+    found = seen(held, shadow=True)
+
+    assert (found.compared, found.disagreed) == (1, 0)
+    assert (found.challenger.requests, found.challenger.repeated) == (41, 40)
+    assert (found.challenger.labelled, found.challenger.wrong) == (1, 0)
+
+
+def test_a_challenger_with_every_user_is_held_against_the_step_before(tmp_path: Path):
+    """At the last step the champion has no users, and what it was is still known."""
+    usual = [
+        record(f"c{i}", version="1", at=5.0, status=400 if i % 2 else 200, latency_ms=50.0)
+        for i in range(200)
+    ]
+    held = reader(tmp_path, *usual)
+    seen(held)
+    held.forget_before(10.0)
+    with (tmp_path / "a" / "predictions-1.jsonl").open("a") as f:
+        for i in range(200, 203):
+            f.write(json.dumps(record(f"c{i}", version="1", at=15.0)) + "\n")
+    held.poll()
+
+    found = seen(held, since=10.0)
+
+    assert (found.champion.requests, found.before.requests, found.before.refused) == (3, 200, 100)
+    assert found.slow_limit_ms == 100.0
 
 
 def test_records_from_before_the_step_are_no_evidence(tmp_path: Path):

@@ -6,20 +6,28 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.rollout.evidence import Arm, Evidence
-from penstock.rollout.judge import PROCESS, at_most, critical, judge
+from penstock.rollout.judge import PROCESS, REFUSED, at_most, at_most_more, critical, judge
 from penstock.verdict import Outcome
 from penstock.workload import Rollout
 
 POLICY = Rollout(canary_percents=(10, 100), soak=timedelta(1), deadline=timedelta(2))
 
 
-def arm(n: int = 400, *, errors: int = 0, slow: int = 0, wrong: int = 10) -> Arm:
+def arm(n: int = 400, *, errors: int = 0, refused: int = 0, slow: int = 0, wrong: int = 10) -> Arm:
     """Return an arm of n requests, all labelled."""
-    answered = n - errors
+    answered = n - errors - refused
     return Arm(
-        requests=n, errors=errors, slow=slow, answered=answered, labelled=answered, wrong=wrong
+        requests=n,
+        errors=errors,
+        refused=refused,
+        slow=slow,
+        answered=answered,
+        labelled=answered,
+        wrong=wrong,
     )
 
 
@@ -47,6 +55,7 @@ def test_a_healthy_challenger_passes():
         (arm(errors=60), "errors"),
         (arm(slow=120), "slower"),
         (arm(wrong=200), "wrong"),
+        (arm(refused=200), "refused"),
     ],
 )
 def test_each_fault_fails_its_own_check(broken: Arm, named: str):
@@ -55,6 +64,55 @@ def test_each_fault_fails_its_own_check(broken: Arm, named: str):
 
     assert verdict.outcome is Outcome.FAIL
     assert named in verdict.reason
+
+
+NONE = Arm()
+
+
+def refusals(challenger: Arm, champion: Arm, before: Arm = NONE):
+    """Return the check of refused requests."""
+    found = Evidence(champion=champion, challenger=challenger, before=before)
+    (check,) = [c for c in judge(POLICY, found, shadow=False).checks if c.name == REFUSED]
+    return check
+
+
+def test_what_the_champion_refuses_too_is_not_held_against_the_challenger():
+    """Clients that send wrong requests send them to both, and at the last step to one alone."""
+    wrong = arm(4000, refused=400)
+
+    assert refusals(wrong, champion=wrong).outcome is Outcome.PASS
+    assert refusals(wrong, champion=NONE, before=wrong).outcome is Outcome.PASS
+    assert refusals(wrong, champion=arm(4000)).outcome is Outcome.FAIL
+    assert refusals(wrong, champion=NONE, before=arm(4000)).outcome is Outcome.FAIL
+
+
+def test_a_first_version_may_refuse_what_the_policy_says():
+    """Without a champion the share itself has a limit."""
+    assert refusals(arm(400, refused=0), champion=NONE).outcome is Outcome.PASS
+    assert refusals(arm(400, refused=60), champion=NONE).outcome is Outcome.FAIL
+    assert refusals(Arm(), champion=arm()).outcome is Outcome.ERROR
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 300), st.integers(1, 300))
+def test_held_against_another_share_nothing_is_clearer_than_held_against_its_estimate(
+    events: int, trials: int, others: int, of: int
+):
+    """That the usual share is not known either can only take away from a pass or a fail."""
+    events, others = min(events, trials), min(others, of)
+    limit = min(0.05 + others / of, 0.999)
+    alone = at_most("x", events, trials, limit, 1, 0.01).outcome
+    found = at_most_more("x", (events, trials), (others, of), limit - others / of, 1, 0.01).outcome
+
+    assert found in (alone, Outcome.INCONCLUSIVE)
+
+
+def test_requests_left_out_for_their_ids_are_told():
+    """Who waits in vain for comparisons reads why there are none."""
+    repeats = Arm(requests=400, answered=400, repeated=400)
+    verdict = judge(POLICY, evidence(repeats, compared=0), shadow=True)
+
+    assert verdict.outcome is Outcome.ERROR
+    assert sum("400 requests left out" in c.reason for c in verdict.checks) == 2
 
 
 def test_disagreement_counts_in_shadow_only():
@@ -101,3 +159,23 @@ def test_a_harmless_challenger_looked_at_all_the_time_is_rarely_failed():
         )
 
     assert failed / releases <= alpha
+
+
+def test_refusals_looked_at_all_the_time_are_rarely_judged_wrongly():
+    """A share just at its limit above the champion's, of whom little is known, stays undecided."""
+    rng = np.random.default_rng(11)
+    alpha, usual, above, releases, looks = 0.1, 0.1, 0.05, 150, range(20, 600, 20)
+
+    judged = 0
+    for _ in range(releases):
+        one, other = rng.random(600) < usual, rng.random(600) < usual + above
+        n_one, n_other = np.cumsum(one).tolist(), np.cumsum(other).tolist()
+        judged += any(
+            at_most_more(
+                "x", (n_other[n], n + 1), (n_one[n // 10], n // 10 + 1), above, 1, alpha
+            ).outcome
+            is not Outcome.INCONCLUSIVE
+            for n in looks
+        )
+
+    assert judged / releases <= alpha

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penstock.bundle import Bundle, BundleError, Recipe, Summary, write, write_json
+from penstock.endpoint import Endpoint
 from penstock.ledger import REGISTERED, Ledger, Stage
 from penstock.rollout import step
 from penstock.rollout.plane import Plane
 from penstock.stage import Refused
 from tests.bundles import NOW
-from tests.packages import free_port, make_package, predictor
+from tests.packages import DIGITS, free_port, make_package, predictor
 from tests.people import person
 
 ALL_THE_WAY = (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
@@ -114,6 +116,24 @@ def test_a_replaced_package_is_not_released(ledger: Ledger, tmp_path: Path):
         release(ledger, 1, tmp_path)
 
     assert not Plane.running(tmp_path)
+
+
+def test_the_edge_is_limited_by_what_the_package_promises(ledger: Ledger, tmp_path: Path):
+    """Not by what the workload declares today; a package from before promised nothing."""
+    promise = Endpoint(max_in_flight=7, max_body_bytes=99)
+    contract = replace(DIGITS, endpoint=promise)
+    version(ledger, 1, make_package(tmp_path / "p1", contract=contract), Stage.STAGING)
+    assert step.promised(ledger.entries("digits"), 1) == promise
+
+    def older(folder: Path) -> Summary:
+        held = contract.to_dict()
+        del held["endpoint"]
+        write_json(folder / "serving.json", held)
+        return Summary("pass", "made for a test")
+
+    recipe = Recipe(kind="package", workload="digits", settings={})
+    version(ledger, 2, write(tmp_path / "p2", recipe, make=older, now=NOW), Stage.STAGING)
+    assert step.promised(ledger.entries("digits"), 2) is None
 
 
 def test_the_server_serves_the_digest_it_is_told_and_no_other(tmp_path: Path):

@@ -16,13 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.rollout.desired import Wanted
 from penstock.rollout.plane import Plane
-from penstock.rollout.rotation import KEPT, piece, rotate
-from penstock.rollout.slots import Slot, Wanted, last_line, reserve
+from penstock.rollout.rotation import KEPT, cut, piece, rotate
+from penstock.rollout.slots import DRAIN_S, Slot, last_line, reserve
 from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.watching import (
     BACK_OFF_S,
     HANG_S,
+    LATE_S,
     LOOPING,
     STEADY_S,
     BackOff,
@@ -131,8 +133,22 @@ def test_a_watcher_that_slept_blames_nobody(listening: socket.socket):
     clock.now += 60
     pulse.feel()
 
-    assert pulse.silent_s == 0
+    assert pulse.silent_s <= LATE_S < HANG_S
     pulse.close()
+
+
+@given(st.floats(0.05, 30.0))
+def test_slow_rounds_hide_no_hang(round_s: float):
+    """However seldom its watcher looks, a silent server is found out in a bounded number."""
+    with socket.socket() as never:
+        never.bind(("127.0.0.1", 0))
+        clock = Clock()
+        pulse = Pulse(port=never.getsockname()[1], path="/ready", clock=clock)
+        for _ in range(1 + int(HANG_S / min(round_s, LATE_S)) + 1):
+            clock.now += round_s
+            pulse.feel()
+        assert pulse.silent_s > HANG_S
+        pulse.close()
 
 
 def test_two_reserved_ports_differ_and_a_dead_slot_refuses_at_once():
@@ -163,6 +179,7 @@ def made() -> Iterator[Made]:
     for slot in slots:
         slot.stop()
         slot.reserved.close()
+        slot.reserved_metrics.close()
 
 
 def test_only_a_bounded_number_of_pieces_is_kept(tmp_path: Path):
@@ -208,10 +225,87 @@ def test_a_server_that_is_never_ready_fails_in_the_end(tmp_path: Path, made: Mad
     slot.watch()
     assert slot.state == "starting"
     clock.now += 1000
+    wait_for(lambda: slot.watch() or slot.state == "failed", 5)
+
+    assert not running(pid)
+    assert "was not ready within" in slot.error
+
+
+def test_nobody_waits_for_a_server_that_drains(tmp_path: Path, made: Made):
+    """Stopping is seen round by round: asked, given its time, then killed; then the next starts."""
+    clock, note = Clock(), tmp_path / "deaf"
+    deaf = (
+        "import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        f"pathlib.Path({str(note)!r}).touch(); time.sleep(600)"
+    )
+    slot = made(tmp_path, command=[sys.executable, "-c", deaf], clock=clock)
+    slot.want(Wanted(package="p", digest="d", version="1", model="digits"))
+    wait_for(note.exists, 10)
+    pid = slot.describe()["pid"]
+    slot.want(Wanted(package="p", digest="d", version="2", model="digits"))
+    slot.watch()
+    assert (slot.state, slot.describe()["pid"], running(pid)) == ("stopping", pid, True)
+
+    clock.now += DRAIN_S + 1
+    wait_for(lambda: slot.watch() or slot.state == "starting", 5)
+    assert not running(pid)
+    assert slot.describe()["pid"] != pid
+    slot.want(None)
+    clock.now += DRAIN_S + 1
+    wait_for(lambda: slot.watch() or slot.state == "stopped", 5)
+
+
+ANSWERS = """
+import socket, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Yes(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+def given(name): return int(sys.argv[sys.argv.index(name) + 1])
+metrics = HTTPServer(("127.0.0.1", given("--metrics-port")), Yes)
+users = HTTPServer(("127.0.0.1", 0), Yes, bind_and_activate=False)
+users.socket = socket.socket(fileno=given("--fd"))
+users.serve_forever()
+"""
+
+
+def test_what_answers_is_ready_and_keeps_its_ports(tmp_path: Path, made: Made):
+    """A server that could not write ready.json serves all the same; a new one has its ports."""
+    clock, said = Clock(), list[str]()
+    slot = made(tmp_path, command=[sys.executable, "-c", ANSWERS], clock=clock, say=said.append)
+    slot.want(Wanted(package="p", digest="d", version="1", model="digits"))
+    ports = slot.port, slot.metrics_port
+    for _ in range(2):
+        wait_for(lambda: _passes(slot, clock) or slot.state == "ready", 10)
+        assert slot.seconds == pytest.approx(clock.now - slot._begun_at)
+        assert (slot.describe()["port"], slot.describe()["metrics_port"]) == ports
+        with socket.create_connection(("127.0.0.1", slot.metrics_port), timeout=5):
+            os.kill(slot.describe()["pid"], signal.SIGKILL)
+        wait_for(lambda: slot.watch() or slot.state == "waiting", 5)
+    ended = [line for line in said if "ended by SIGKILL; again in" in line]
+    assert len(ended) == 2
+    assert sum("starts version 1, process" in line for line in said) == 2
+
+
+def _passes(slot: Slot, clock: Clock) -> None:
+    clock.now += 0.1
     slot.watch()
 
-    assert (slot.state, running(pid)) == ("failed", False)
-    assert "was not ready within" in slot.error
+
+def test_a_log_is_cut_under_a_writer_that_only_appends(tmp_path: Path):
+    """What was written is in the pieces, what is written next in the log, which stays short."""
+    log = tmp_path / "envoy.log"
+    with log.open("ab", buffering=0) as writer:
+        for number in range(KEPT + 2):
+            writer.write(f"piece {number}".encode())
+            assert cut(log, longest=3)
+            assert not cut(log, longest=3)
+        writer.write(b"now")
+
+    assert log.read_text() == "now"
+    assert [piece(log, n).read_text() for n in (1, KEPT)] == [f"piece {KEPT + 1}", "piece 2"]
+    assert len(list(tmp_path.iterdir())) == KEPT + 1
 
 
 def test_a_disk_that_is_full_is_waited_for(tmp_path: Path, made: Made):

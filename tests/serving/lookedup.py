@@ -92,11 +92,11 @@ def process(
 
 @contextmanager
 def transformer(
-    package: Path, predictor_port: int, store: str, log: Path
+    package: Path, predictor_port: int, store: str, log: Path, *more: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run the real transformer and yield it with its port."""
     port = free_port()
     command = ["-m", "serving.transformer", "--bundle", str(package), "--model_name", "digits"]
-    command += ["--predictor_host", f"127.0.0.1:{predictor_port}", "--http_port", str(port)]
+    command += ["--predictor_host", f"127.0.0.1:{predictor_port}", "--http_port", str(port), *more]
     with process(command, port, log, PENSTOCK_ONLINE=store) as running:
         yield running, port

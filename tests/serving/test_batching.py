@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from penstock import workload as workloads
 from penstock.register.contract import contract_of
 from penstock.request import instances, v1_request
-from serving.answering import FAILED, Answering, softmax
+from serving.answering import FAILED, NO_FEATURES, Answering, softmax
 from serving.batching import TOO_OLD, Batching
+from serving.faults import Fault
 from serving.package import Served
 from serving.reading import Asked, Names, of_instances
 from serving.seen import Seen
@@ -142,7 +143,8 @@ def test_a_request_that_is_too_old_is_refused(most: int):
     assert sorted(n for run in noted.batches for n in run) == [2, 3]
 
 
-def test_time_passes_between_batches():
+@pytest.mark.parametrize("most", [1, 2])
+def test_time_passes_between_batches(most: int):
     """What waits behind slow batches grows old there, and is refused when its turn comes."""
     now_s = [0.0]
 
@@ -150,9 +152,71 @@ def test_time_passes_between_batches():
         now_s[0] += 0.6
 
     batch = [asked_for(0, 2) for _ in range(3)]
-    together(Batching(slow, most=2, timeout_ms=1000, clock=lambda: now_s[0]), batch)
+    together(Batching(slow, most=most, timeout_ms=1000, clock=lambda: now_s[0]), batch)
 
     assert [asked.refusal for asked in batch] == [None, None, (503, TOO_OLD)]
+
+
+def test_a_failure_of_what_answers_leaves_nobody_waiting():
+    """Whoever was in the batch goes on, and so does whoever waits behind it."""
+    ran: list[int] = []
+
+    def fails(batch: Sequence[Asked]) -> None:
+        ran.append(len(batch))
+        raise RuntimeError("no")
+
+    async def ask_all() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        await asyncio.wait_for(asyncio.gather(*map(batching.answer, batch)), 5)
+
+    batch = [asked_for(0, 1) for _ in range(3)]
+    batching = Batching(fails, most=2, **AT_EASE)
+    asyncio.run(ask_all())
+
+    assert ran == [2, 1]
+    assert batching.waiting == 0
+
+
+def test_an_answer_that_cannot_be_noted_fails_alone(served: Served):
+    """A fault that raises where a label is noted refuses its request and no other."""
+
+    class Broken(Fault):
+        def label(self, label: int, classes: int, request_id: str) -> int:
+            if request_id == "bad":
+                raise RuntimeError("label")
+            return label
+
+    good, bad = asked_for(0, 1), asked_for(1, 1)
+    bad.seen.request_id = "bad"
+    fault = Broken(kind="accuracy", on="all")
+    Answering(served, version="1", fault=fault).run([bad, good])
+
+    assert (bad.refusal, good.refusal) == ((500, FAILED), None)
+    assert good.seen.label is not None
+
+
+def test_a_look_up_that_breaks_is_stood_in_for(served: Served):
+    """As one that fails in a known way: the declared stand-in answers, not the model's."""
+
+    class Broken:
+        def complete(self, _batch: Sequence[Asked]) -> None:
+            raise KeyError("limit")
+
+    class Stands:
+        def remember(self, asked: Asked) -> None: ...
+
+        def answer(self, asked: Asked, why: str) -> bool:
+            asked.probability_nk = np.array([[0.25, 0.75]])
+            asked.seen.fallbacks.append(why)
+            return True
+
+    needing, other = asked_for(0, 1), asked_for(1, 1)
+    needing.needs = True
+    Answering(served, version="1", features=Broken(), instead=Stands()).run([needing, other])
+
+    assert (needing.refusal, other.refusal) == (None, None)
+    assert (needing.seen.fallbacks, other.seen.fallbacks) == (["lookup"], [])
+    assert needing.seen.label == [1]
 
 
 def test_a_client_that_left_spoils_nothing():
@@ -220,7 +284,7 @@ def test_whatever_a_part_raises_is_an_answer(served: Served):
     run = Answering(served, version="1", features=Broken()).run
     together(Batching(run, most=1, **AT_EASE), [needing, other])
 
-    assert (needing.refusal, other.refusal) == ((500, FAILED), None)
+    assert (needing.refusal, other.refusal) == ((503, NO_FEATURES), None)
 
 
 class Rules:

@@ -129,7 +129,9 @@ REFUSED = {
     "another type": (INFER, body(ROWS, datatype="BYTES"), 400),
     "an old protocol's model": ("/v1/models/letters:predict", b'{"instances": [[1]]}', 404),
     "no instances": (PREDICT, b"{}", 400),
-    "a version": ("/v2/models/digits/versions/3/infer", body(ROWS), 404),
+    "another version": ("/v2/models/digits/versions/4/infer", body(ROWS), 404),
+    "another model without inputs": ("/v2/models/letters/infer", b"{}", 404),
+    "an unknown option": (INFER, b'{"parameters": {"timeout": 9}, ' + body(ROWS)[1:], 400),
 }
 
 
@@ -160,7 +162,10 @@ def test_nvidias_client_reads_health_and_metadata(nvidia: triton.InferenceServer
     assert nvidia.is_server_ready()
     assert nvidia.is_model_ready("digits")
     assert not nvidia.is_model_ready("letters")
-    assert nvidia.get_server_metadata()["extensions"]
+    assert nvidia.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    assert nvidia.is_model_ready("digits", "3")
+    assert not nvidia.is_model_ready("digits", "4")
+    assert nvidia.get_model_metadata("digits", "3")["versions"] == ["3"]
     (tensor,) = nvidia.get_model_metadata("digits")["inputs"]
     assert tensor == {"name": "pixels", "datatype": "FP32", "shape": [-1, 64]}
 

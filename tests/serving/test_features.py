@@ -26,10 +26,11 @@ from penstock.online.wire import key_prefix, key_value
 from penstock.request import STAMP, Contract, Feature
 from penstock.workload import Freshness, OnStale
 from serving.columns import Column
-from serving.features import OUT, UNREADABLE, Features, _lists, _Scalars
+from serving.features import OUT, UNREADABLE, Features
 from serving.instead import StandIn
 from serving.reading import Asked, Names, read_v1
 from serving.seen import Seen
+from serving.stored import Scalars, lists
 from tests.online.servers import Redis, redis_server
 from tests.online.test_lookup import SERVICE, Case, T, a_store
 from tests.packages import free_port, predictor, wait_for
@@ -108,7 +109,7 @@ class Bench:
         lookup = Lookup(
             self.layout, self.store, clock=lambda: at, aged=lambda *told: self.ages.append(told)
         )
-        self.instead = StandIn(halves, self.contract, keys=("category", "user_id"))
+        self.instead = StandIn(halves, self.names)
         self.features = Features(self.names, lookup, instead=self.instead)
 
     def asked(self, *rows: Mapping[str, Any]) -> Asked:
@@ -263,7 +264,7 @@ def test_stored_numbers_are_held_to_the_rules_of_sent_ones(
         values = [int(v) if v is not None and abs(v) < 2**53 else None for v in values]
     if many:  # which are read by other means than few
         values = values * 20
-    columns, unfit = _Scalars([feature])([Found(values={"x": v}, stale=()) for v in values])
+    columns, unfit = Scalars([feature])([Found(values={"x": v}, stale=()) for v in values])
     unfit_n = unfit.get("x", np.zeros(len(values), np.bool_))
 
     for at, value in enumerate(values):
@@ -280,7 +281,7 @@ def test_stored_numbers_are_held_to_the_rules_of_sent_ones(
 @pytest.mark.parametrize("rows", [1, 20])
 def test_where_all_features_are_lists_no_number_is_looked_for(rows: int):
     """As with digits, whose only feature are the pixels."""
-    assert _Scalars([])([Found(values={}, stale=())] * rows) == ({}, {})
+    assert Scalars([])([Found(values={}, stale=())] * rows) == ({}, {})
 
 
 def test_one_damaged_entity_harms_nobody_who_came_with_it(redis_case: Case, redis: Redis):
@@ -328,8 +329,10 @@ def test_a_frozen_store_costs_one_exchange_and_answers_as_declared(redis_case: C
     assert bench.features.outcomes["failed"] == 20 + 60
 
 
-def test_where_nothing_is_declared_a_store_that_is_out_is_503(redis_case: Case, redis: Redis):
-    """Said to the client without the address of the store."""
+def test_where_nothing_is_declared_a_store_that_is_out_is_503(
+    redis_case: Case, redis: Redis, caplog: pytest.LogCaptureFixture
+):
+    """Said to the client without the address of the store, and to the log once an outage."""
     bench = Bench(redis_case)
     redis.freeze()
     try:
@@ -340,6 +343,21 @@ def test_where_nothing_is_declared_a_store_that_is_out_is_503(redis_case: Case, 
 
     assert first.refusal == second.refusal == (503, OUT)
     assert bench.store.exchanges == 1
+    assert caplog.text.count("features are not looked up: the online store") == 1
+
+
+def test_a_slow_store_is_taken_out_and_the_log_says_so_once(
+    sqlite_case: Case, caplog: pytest.LogCaptureFixture
+):
+    """Reads that answered take it out, so the next request is the first to meet it."""
+    bench = Bench(sqlite_case)
+    bench.store._slow_s = 1e-9
+    found = [bench.completed(ROWS[0]).refusal for _ in range(5)]
+    bench.store.close()
+
+    assert found == [None, None, *[(503, OUT)] * 3]
+    assert caplog.text.count("features are not looked up: ") == 1
+    assert "reads take" in caplog.text
 
 
 def test_a_declared_value_that_no_request_may_hold_is_refused(sqlite_case: Case):
@@ -353,7 +371,7 @@ def test_a_list_of_another_length_or_range_is_as_good_as_none():
     feature = Feature(name="p", dtype="list<element: float>", length=2, low=0, high=16)
     held = ([0.5, 16.0], [0.5], None, [0.5, 17.0], [0.5, float("nan")])
 
-    column, unfit_n = _lists(feature, [Found(values={"p": one}, stale=()) for one in held])
+    column, unfit_n = lists(feature, [Found(values={"p": one}, stale=()) for one in held])
 
     assert column[0].tolist() == [0.5, 16.0]
     assert (column.dtype, column.shape) == (np.float32, (5, 2))

@@ -154,7 +154,8 @@ def test_an_exception_tells_the_client_nothing_and_the_log_its_request(
         "/v2/repository/index",
         "/v2/repository/models/digits/load",
         "/v1/models/digits:explain",
-        "/v2/models/digits/versions/3/infer",
+        "/v2/models/digits/versions/3/load",
+        "/v2/models/digits/versions/3/infer/ready",
         "/v2/models/digits/infer/",
         "/openai/v1/models",
         "/docs",
@@ -263,7 +264,8 @@ MENDED = [
     (404, {"detail": "Not Found"}, 404, "Not Found"),
     (422, {"detail": [{"loc": ["body", "inputs"], "msg": "is missing"}]}, 400, "inputs: is miss"),
     (422, {"detail": [{"loc": ["body", 17], "msg": "JSON decode error"}]}, 400, "body: JSON dec"),
-    (422, {}, 400, "not an inference request"),
+    (422, {}, 400, "cannot be answered"),
+    (404, {"error": ""}, 404, "cannot be answered"),
     (400, {"error": "pixels: is missing"}, 400, "pixels: is missing"),
 ]
 
@@ -273,7 +275,7 @@ def test_the_stock_answers_get_the_protocols_form(
     status: int, document: object, wanted: int, said: object
 ):
     """Every error is one sentence under ``error``, 422 is 400, and no field is null."""
-    found = ask(Mended(answering(document, status)), "POST", INFER)
+    found = ask(Mended(answering(document, status)), "GET", "/v2/models/m")
 
     assert found.status_code == wanted
     if status == 200:
@@ -292,18 +294,44 @@ def test_what_is_no_json_passes_the_mending_as_it_is():
         await send({"type": "http.response.body", "body": b'{"a":null}', "more_body": True})
         await send({"type": "http.response.body", "body": b"\x00"})
 
-    assert ask(Mended(app), "POST", INFER).content == b'{"a":null}\x00'
+    assert ask(Mended(app), "GET", "/v2").content == b'{"a":null}\x00'
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "text/plain", None])
-def test_a_body_is_json_whatever_a_client_calls_it(kind: str | None):
-    """Clients write the type in many ways or not at all; the stock server knows one."""
-    seen: dict[bytes, bytes] = {}
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", INFER), ("GET", "/v2/models/digits/versions/4/ready")]
+)
+def test_kserve_is_asked_for_no_prediction_and_no_version(method: str, path: str):
+    """It would read the body of an unknown model first, and fail where a version is named."""
+    found = ask(Mended(broken), method, path)
 
-    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-        seen.update(scope["headers"])
-        await refuse(send, 200, "")
+    assert found.status_code == 404
+    assert "no such model" in found.json()["error"]
 
-    ask(Mended(app), "POST", INFER, headers={} if kind is None else {"content-type": kind})
 
-    assert seen[b"content-type"] == b"application/json"
+def test_every_answer_says_who_gave_it_and_to_what():
+    """Refused, failed or described: version and slot, and the id that came if it was a word."""
+    said = [(b"x-penstock-version", b"3"), (b"x-penstock-slot", b"b")]
+    app = Hardened(broken, ENDPOINT, document={}, said=said)
+    ways = [("GET", "/docs"), ("PUT", INFER), ("POST", INFER), ("GET", "/openapi.json")]
+    for number, (method, path) in enumerate(ways):
+        headers = {"x-request-id": f"r-{number}"}
+        found = ask(app, method, path, headers=headers).headers
+        assert (found["x-penstock-version"], found["x-penstock-slot"]) == ("3", "b")
+        assert found["x-request-id"] == f"r-{number}"
+    app.drain()
+    found = ask(app, "POST", INFER, headers={"x-request-id": "two words"}).headers
+    assert found["x-penstock-version"] == "3"
+    assert " " not in found["x-request-id"]
+    mended = ask(Mended(answering({}), said=said), "GET", "/v1/models").headers
+    assert mended["x-penstock-slot"] == "b"
+
+
+def test_whoever_wants_to_know_is_told_of_the_end():
+    """Metrics say that no new requests are taken from the moment that none are."""
+    told: list[bool] = []
+    app = Hardened(broken, ENDPOINT, told=lambda: told.append(app.draining))
+    assert told == []
+
+    app.drain()
+
+    assert told == [True]

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from penstock import workload as workloads
 from penstock.endpoint import Endpoint, Instead
+from penstock.online import KeyColumn, Layout, ViewLayout
 from penstock.register.contract import contract_of
-from penstock.request import Contract, Feature, packaged_rules
+from penstock.request import STAMP, Contract, Feature, packaged_rules
 from serving import instead
 from serving.answering import FAILED, Answering
 from serving.instead import StandIn
-from serving.reading import Asked
+from serving.reading import Asked, Names
 from serving.seen import Seen
 from tests.packages import make_package
 
@@ -29,7 +30,25 @@ CONTRACT = Contract(
     classes=2,
     threshold=0.5,
     rows=64,
-    features=(Feature(name="x", dtype="double"),),
+    features=(
+        Feature(name="x", dtype="double"),
+        Feature(name="amount", dtype="double"),
+        Feature(name="event_timestamp", dtype=STAMP),
+    ),
+)
+LAYOUT = Layout(
+    project="p",
+    service="s",
+    definitions="d",
+    views=(
+        ViewLayout(
+            name="things",
+            keys=(KeyColumn(name="id", asked="id", kind="INT64"),),
+            features=("x",),
+            fields=("00",),
+            ttl_s=None,
+        ),
+    ),
 )
 BOTH = (Instead.CACHED, Instead.RULES)
 
@@ -50,18 +69,19 @@ class Clock:
         return self.now_s
 
 
-def declared(**ways: Any) -> Contract:
-    """Return the contract with an endpoint."""
-    return replace(CONTRACT, endpoint=Endpoint(**ways))
+def declared(layout: Layout | None = LAYOUT, **ways: Any) -> Names:
+    """Return the names of the contract with an endpoint."""
+    return Names(replace(CONTRACT, endpoint=Endpoint(**ways)), layout)
 
 
-def asked(*ids: int, user: bytes | None = None, x: float | None = None) -> Asked:
+def asked(*ids: int, user: bytes | None = None, needs: bool = True, **sent: float) -> Asked:
     """Return a request about entities."""
     seen = Seen({} if user is None else {b"x-user-id": user})
     rows = max(1, len(ids))
-    columns = {} if x is None else {"x": np.full(rows, x)}
+    columns = {name: np.full(rows, value) for name, value in sent.items()}
+    columns["event_timestamp"] = np.full(rows, round(seen.at * 1e6), np.int64)
     keys = {"id": list(ids)} if ids else {}
-    return Asked(rows=rows, columns=columns, keys=keys, needs=True, seen=seen)
+    return Asked(rows=rows, columns=columns, keys=keys, needs=needs, seen=seen)
 
 
 def answered(request: Asked, *probabilities: float) -> Asked:
@@ -72,7 +92,7 @@ def answered(request: Asked, *probabilities: float) -> Asked:
 
 def test_the_last_answer_to_the_same_entities_is_given_again():
     """Whatever company they come in, if all of them are known."""
-    stand_in = StandIn(None, declared(lookup=("cached",)), keys=("id",))
+    stand_in = StandIn(None, declared(lookup=("cached",)))
     stand_in.remember(answered(asked(1, 2), 0.1, 0.2))
     stand_in.remember(answered(asked(2, 3), 0.25, 0.3))
 
@@ -91,7 +111,7 @@ def test_an_answer_grows_too_old():
     """At its limit it still counts; past it, it does not."""
     clock = Clock()
     contract = declared(lookup=("cached",), cached_for=timedelta(seconds=60))
-    stand_in = StandIn(None, contract, keys=("id",), clock=clock)
+    stand_in = StandIn(None, contract, clock=clock)
     stand_in.remember(answered(asked(1), 0.5))
 
     clock.now_s += 60
@@ -104,7 +124,7 @@ def test_what_is_kept_has_a_bound_in_number_and_in_time(monkeypatch: pytest.Monk
     """The oldest make room, and nobody is remembered longer than it is of use."""
     monkeypatch.setattr(instead, "KEPT", 3)
     clock = Clock()
-    stand_in = StandIn(None, declared(lookup=("cached",)), keys=("id",), clock=clock)
+    stand_in = StandIn(None, declared(lookup=("cached",)), clock=clock)
     for one in (1, 2, 3, 1, 4):
         stand_in.remember(answered(asked(one), 0.5))
 
@@ -117,7 +137,7 @@ def test_what_is_kept_has_a_bound_in_number_and_in_time(monkeypatch: pytest.Monk
 
 def test_an_answer_that_something_stood_in_for_is_not_kept():
     """Else an outage would outlive itself."""
-    stand_in = StandIn(sure, declared(lookup=BOTH), keys=("id",))
+    stand_in = StandIn(sure, declared(lookup=BOTH))
     made_up = asked(1)
     assert stand_in.answer(made_up, "lookup")
     stand_in.remember(made_up)
@@ -128,28 +148,43 @@ def test_an_answer_that_something_stood_in_for_is_not_kept():
 
 
 def test_a_clerk_does_not_get_one_client_s_answer_for_another():
-    """Where rows have entities, who asks is not whom it is about."""
-    stand_in = StandIn(None, declared(failed=("cached",)), keys=("id",))
+    """Who asks is not whom it is about."""
+    stand_in = StandIn(None, declared(failed=("cached",)))
     stand_in.remember(answered(asked(1, user=b"clerk"), 0.1))
-    stand_in.remember(answered(asked(user=b"clerk", x=1.0), 0.2))
 
     assert not stand_in.answer(asked(2, user=b"clerk"), "failed")
-    assert not stand_in.answer(asked(user=b"clerk", x=2.0), "failed")
+    assert stand_in.answer(asked(1, user=b"other"), "failed")
 
 
-def test_without_entities_the_user_is_one():
-    """Of a request of one row; nobody without a name is anybody."""
-    stand_in = StandIn(None, declared(failed=("cached",)))
-    stand_in.remember(answered(asked(user=b"u", x=1.0), 0.1))
-    stand_in.remember(answered(asked(x=1.0), 0.2))
-    two = asked(user=b"w", x=1.0)
-    two.rows = 2
-    stand_in.remember(answered(two, 0.1, 0.2))
+@pytest.mark.parametrize("layout", [None, LAYOUT])
+def test_an_answer_is_kept_for_its_question_and_not_for_who_asked(layout: Layout | None):
+    """All that was sent counts: the same user with another picture is another question."""
+    stand_in = StandIn(None, declared(layout, failed=("cached",)))
 
-    assert stand_in.answer(asked(user=b"u", x=2.0), "failed")
-    assert not stand_in.answer(asked(user=b"v", x=2.0), "failed")
-    assert not stand_in.answer(asked(x=1.0), "failed")
-    assert not stand_in.answer(asked(user=b"w", x=1.0), "failed")
+    def sent(user: bytes, **other: float) -> Asked:
+        made = asked(user=user, needs=False, **{"x": 1.0, "amount": 2.0} | other)
+        made.columns["event_timestamp"] = np.array([int(other.get("event_timestamp", 3))])
+        return made
+
+    stand_in.remember(answered(sent(b"u"), 0.1))
+
+    assert stand_in.answer(sent(b"u"), "failed")
+    assert stand_in.answer(sent(b"v"), "failed")
+    for name in ("x", "amount", "event_timestamp"):
+        assert not stand_in.answer(sent(b"u", **{name: 9.0}), "failed")
+
+
+def test_what_is_sent_beside_the_entities_is_part_of_the_question():
+    """What was looked up is not: it cannot be known when the store is out."""
+    stand_in = StandIn(None, declared(lookup=("cached",)))
+    stand_in.remember(answered(asked(1, 2, amount=5.0, x=7.0), 0.1, 0.2))
+
+    found = asked(2, amount=5.0)
+    assert stand_in.answer(found, "lookup")
+    assert found.probability_nk is not None
+    assert found.probability_nk[:, 1].tolist() == [0.2]
+    assert not stand_in.answer(asked(2, amount=5.5), "lookup")
+    assert not stand_in.answer(asked(2), "lookup")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +210,7 @@ def test_rules_that_give_no_probabilities_do_not_answer(answer: Any):
 
     request = asked(1, 2)
 
-    assert not StandIn(rules, declared(lookup=("rules",)), keys=("id",)).answer(request, "lookup")
+    assert not StandIn(rules, declared(lookup=("rules",))).answer(request, "lookup")
     assert (request.probability_nk, request.seen.fallbacks) == (None, [])
 
 
@@ -204,20 +239,27 @@ class Broken:
 def test_a_failing_model_is_made_up_for_as_declared_and_only_where_it_fails():
     """A cached answer, else the rules; whoever came with it has the model's answer."""
     contract = declared(failed=BOTH)
-    stand_in = StandIn(sure, contract, keys=("id",))
-    answering = Answering(Broken(contract), version="1", instead=stand_in)
+    stand_in = StandIn(sure, contract)
+    answering = Answering(Broken(contract.contract), version="1", instead=stand_in)
     before = [asked(1, x=3.0)]
     answering.run(before)
 
     batch = [asked(1, x=-1.0), asked(2, x=-1.0), asked(3, x=-3.0, user=b"u"), asked(4, x=3.0)]
     answering.run(batch)
 
-    assert [one.seen.fallbacks for one in batch] == [["cached"], ["rules"], ["rules"], []]
+    assert [one.seen.fallbacks for one in batch] == [
+        ["failed:cached"],
+        ["failed:rules"],
+        ["failed:rules"],
+        [],
+    ]
     assert [one.labels for one in batch] == [[1]] * 4
     assert batch[0].probability_nk == pytest.approx(before[0].probability_nk)
     assert all(one.seen.probability is not None for one in batch)
     nothing = [asked(2, x=-1.0)]
-    Answering(Broken(contract), version="1", instead=StandIn(None, declared())).run(nothing)
+    Answering(Broken(contract.contract), version="1", instead=StandIn(None, declared())).run(
+        nothing
+    )
     assert nothing[0].refusal == (500, FAILED)
 
 
@@ -234,7 +276,7 @@ def test_what_a_workload_declares_it_has(name: str, tmp_path: Any):
         )
         rules = packaged_rules(package)
 
-    StandIn(rules, contract_of(declares))
+    StandIn(rules, Names(contract_of(declares), None))
 
 
 CREDIT = workloads.part("credit", "rules").rules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -10,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
-from penstock.bundle import write_json
+from penstock.bundle import MANIFEST, Recipe, Summary, write, write_json
 from penstock.endpoint import Endpoint
 from penstock.online.layout import KeyColumn, Layout, ViewLayout
 from penstock.request import STAMP, TYPES, Contract, Feature, instances
 from penstock.runtimes.onnxruntime import OnnxModel
 from serving.package import MOST_ROUNDS, ROUNDS, WINDOW, NotServable, Served, Warmth, settled
 from serving.rows import Rows, from_instances, taken
+from tests.bundles import NOW
 from tests.packages import DIGITS, GOLDEN, make_package, table
 from workloads.digits.transform import request_input
 
@@ -101,6 +105,37 @@ def test_a_package_of_before_still_serves(served: Served):
     assert "runtimes" not in served.bundle.json("golden.json")
     assert (served.layout, served.rules) == (None, None)
     assert served.check_golden() == len(GOLDEN)
+
+
+def right_only_alone(folder: Path) -> Summary:
+    """Write a package whose graph adds the number of rows besides the first to every logit."""
+    good = make_package(folder.with_name("good"))
+    shutil.copytree(good.path, folder, dirs_exist_ok=True)
+    (folder / MANIFEST).unlink()
+    model = onnx.load(folder / "model.onnx")
+    model.graph.node[-1].output[0] = "right"
+    one = numpy_helper.from_array(np.ones(1, np.float32), "one")
+    model.graph.initializer.append(one)
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", ["image"], ["rows"], start=0, end=1),
+            helper.make_node("Cast", ["rows"], ["rows_float"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["rows_float", "one"], ["others"]),
+            helper.make_node("Add", ["right", "others"], ["logits"]),
+        ]
+    )
+    onnx.save(model, folder / "model.onnx")
+    return Summary("pass", "made for a test")
+
+
+def test_a_graph_that_is_wrong_for_many_rows_is_not_ready(tmp_path: Path):
+    """Right answers to rows alone do not vouch for batches: warming looks at what they give."""
+    recipe = Recipe(kind="package", workload="digits")
+    served = Served(write(tmp_path / "bad", recipe, make=right_only_alone, now=NOW).path)
+
+    assert served.check_golden() == len(GOLDEN)
+    with pytest.raises(NotServable, match=r"request 1 of 3, in a batch of 2, .* 1 apart, 0\.001"):
+        served.warm()
 
 
 def test_layout_and_rules_come_from_the_package(tmp_path: Path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -15,14 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import workload as workloads
+from penstock.endpoint import Endpoint
 from penstock.register.contract import contract_of
 from penstock.request import instances, v1_request, v2_request
 from serving.answering import Answering
 from serving.batching import Batching
-from serving.hardened import Receive, Scope, Send, refuse
+from serving.hardened import BEGUN, Hardened, Receive, Scope, Send, refuse
 from serving.package import Served
 from serving.path import Path
-from serving.reading import Names
+from serving.reading import Asked, Names
 from serving.seen import Seen
 from tests.serving import tables
 from tests.strategies import plain_values
@@ -48,6 +51,7 @@ class Servers:
     """The same package behind the lean path, and under KServe's own server."""
 
     def __init__(self, served: Served) -> None:
+        self.served = served
         self.seen: list[Seen] = []
         names, self.answering = Names(served.contract, None), Answering(served, version="3")
         batching = Batching(self.answering.run, most=64, timeout_ms=60_000)
@@ -80,6 +84,12 @@ def _stock(names: Names, answering: Answering) -> Any:
         "kserve.model_server:app", held.dataplane, held.model_repository_extension, http_port=0
     ).create_application()
     return app
+
+
+def _package_model(names: Names, answering: Answering) -> Any:
+    from serving.model import PackageModel  # noqa: PLC0415
+
+    return PackageModel(NAME, names, answering)
 
 
 def _ask(
@@ -356,14 +366,192 @@ def test_the_states_are_those_of_kserves_own_server(servers: Servers, path: str)
     ("method", "path"),
     [
         ("GET", V2),
-        ("GET", "/v2"),
+        ("GET", "/v2/models"),
         ("POST", "/v2/models/other/infer"),
-        ("GET", f"/v2/models/{NAME}"),
+        ("GET", "/v2/models/other"),
+        ("POST", f"/v2/models/{NAME}/versions/4/infer"),
+        ("GET", f"/v2/models/{NAME}/versions/4/ready"),
     ],
 )
 def test_all_other_routes_are_handed_on(servers: Servers, method: str, path: str):
     """The lean path answers for its own model and nothing else."""
     assert _ask(servers.lean, method, path, b"", {}).status_code == 418
+
+
+def test_its_own_version_is_a_route_too(servers: Servers):
+    """What is asked of the version that is served is answered as without it."""
+    content, of_version = json.dumps(TWO).encode(), f"/v2/models/{NAME}/versions/3"
+
+    assert outputs(servers.ask_lean(f"{of_version}/infer", content)) == outputs(
+        servers.ask_lean(V2, content)
+    )
+    for path in ("", "/ready"):
+        both = [f"/v2/models/{NAME}{path}", f"{of_version}{path}"]
+        one, two = (_ask(servers.lean, "GET", each, b"", {}).json() for each in both)
+        assert one == two
+
+
+def test_the_metadata_say_which_version_and_what_runs_it(servers: Servers):
+    """A client finds versions, a platform, and only the extensions that there are."""
+    model = _ask(servers.lean, "GET", f"/v2/models/{NAME}", b"", {}).json()
+    server = _ask(servers.lean, "GET", "/v2", b"", {}).json()
+
+    assert (model["versions"], model["platform"]) == (["3"], "onnxruntime_onnx")
+    assert server["extensions"] == ["binary_tensor_data"]
+
+
+def test_a_compressed_body_is_refused_as_one(servers: Servers):
+    """415 names the header; a body that says it is plain is read."""
+    content = json.dumps(TWO).encode()
+    refused = servers.ask_lean(V2, gzip.compress(content), {"content-encoding": "gzip"})
+    plain = servers.ask_lean(V2, content, {"content-encoding": "identity"})
+
+    assert (refused.status_code, plain.status_code) == (415, 200)
+    assert refused.json()["error"].startswith("content-encoding:")
+
+
+@pytest.mark.parametrize("came", [b"a b", b"x" * 201, b"a\tb", b"caf\xe9", b"a\x7f"])
+def test_an_id_that_is_no_word_is_replaced_and_never_repeated(servers: Servers, came: bytes):
+    """Its hash stands for it in answer and log, the same at every server."""
+    told = [_told(servers, [(b"x-request-id", came)]) for _ in range(2)]
+
+    ids = {seen.request_id for seen, _ in told}
+    assert len(ids) == 1
+    (request_id,) = ids
+    assert request_id.isalnum()
+    assert len(request_id) == 32
+    assert all(dict(start["headers"])[b"x-request-id"] == request_id.encode() for _, start in told)
+
+
+def _told(servers: Servers, headers: list[tuple[bytes, bytes]], **more: Any) -> tuple[Seen, Any]:
+    """Return what is told of a request with these raw headers, and the start of its answer."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": json.dumps(ONE).encode()}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": V1, "headers": headers, **more}
+    asyncio.run(servers.lean(scope, receive, send))
+    return servers.seen[-1], sent[0]
+
+
+def test_a_user_is_kept_whole(servers: Servers):
+    """Whatever bytes and however long: two users who begin alike are two, and nobody is none."""
+    ann, bob = b"\xc3\xa4" * 150 + b"ann", b"\xc3\xa4" * 150 + b"bob"
+
+    found = [_told(servers, [(b"x-user-id", user)])[0].user for user in (ann, bob, b"")]
+
+    assert found == [ann, bob, None]
+
+
+def test_what_a_transformer_made_up_is_told(servers: Servers):
+    """Its stand-ins and stale features come in headers; log and answer name them."""
+    said = [(b"x-rollout-fallback", b"values,"), (b"x-rollout-stale", b"age,income")]
+
+    seen, start = _told(servers, said)
+
+    assert (seen.fallbacks, seen.stale) == (["values"], ["age", "income"])
+    assert dict(start["headers"])[b"x-penstock-fallback"] == b"values"
+    assert _told(servers, [])[0].fallbacks == []
+
+
+def test_waiting_for_the_server_is_time_of_the_request(servers: Servers):
+    """Its time begins when it was whole, however late its turn came."""
+    seen, _ = _told(servers, [], **{BEGUN: time.perf_counter() - 2})
+
+    assert 2000 < seen.latency_ms < 60_000
+
+
+def test_the_id_in_the_body_names_a_request_that_has_no_other(servers: Servers):
+    """A client of the protocol has no header to send: its id finds the prediction."""
+    content = json.dumps(TWO).encode()
+
+    first = servers.ask_lean(V2, content).headers["x-request-id"]
+    second = servers.ask_lean(V2, content, {"x-request-id": "other"}).headers["x-request-id"]
+
+    assert (first, second) == ("mine", "other")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no"), asyncio.CancelledError()])
+def test_an_answer_that_cannot_be_sent_is_told_as_a_failure(
+    servers: Servers, failure: BaseException
+):
+    """Log and metrics know of a request whose answer never left."""
+    servers.seen.clear()
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": json.dumps(ONE).encode()}
+
+    async def send(_message: Any) -> None:
+        raise failure
+
+    scope = {"type": "http", "method": "POST", "path": V1, "headers": []}
+    with pytest.raises(type(failure)):
+        asyncio.run(servers.lean(scope, receive, send))
+
+    (seen,) = servers.seen
+    assert (seen.status, seen.latency_ms > 0) == (500, True)
+
+
+def test_where_no_batching_pays_too_many_are_refused_and_others_answered(servers: Servers):
+    """A slow model blocks the loop; those who wait count, and who asks how we are is answered."""
+
+    class Slow:
+        contract = CONTRACT
+        ran = 0
+
+        def infer(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+            time.sleep(0.002)
+            self.ran += 1
+            return np.zeros((len(columns["taste"]), 2), np.float32)
+
+    slow, before = Slow(), list[int]()
+    answering = Answering(slow, version="3")
+    batching = Batching(answering.run, most=1, timeout_ms=60_000)
+    lean = Path(elsewhere, Names(CONTRACT, None), answering, batching, name=NAME)
+    app: Any = Hardened(lean, Endpoint(max_in_flight=8))
+
+    async def ask_all() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+
+            async def probe() -> None:
+                assert (await client.get("/v2/health/ready")).status_code == 200
+                before.append(slow.ran)
+
+            asked = [client.post(V1, json=ONE) for _ in range(50)]
+            answers, _ = await asyncio.gather(asyncio.gather(*asked), probe())
+            return sorted(answer.status_code for answer in answers)
+
+    assert asyncio.run(ask_all()) == [200] * 8 + [429] * 42
+    assert before[0] < 8
+
+
+@pytest.mark.parametrize("status", [400, 404, 503])
+def test_a_refused_look_up_is_the_same_refusal_under_kserves_own_server(
+    servers: Servers, status: int
+):
+    """What the look-up refuses is no failure of the model, whichever server says so."""
+
+    class Refusing:
+        def complete(self, batch: Sequence[Asked]) -> None:
+            for asked in batch:
+                asked.refusal = (status, "card: nobody knows it")
+
+    names = Names(CONTRACT, None)
+    answering = Answering(servers.served, version="3", features=Refusing())
+    model = _package_model(names, answering)
+    asked = asyncio.run(model.preprocess(ONE))
+    asked.needs = True
+
+    with pytest.raises(Exception, match="card: nobody knows it") as raised:
+        asyncio.run(model.predict(asked))
+
+    kinds = {400: "InvalidInput", 404: "HTTPException", 503: "ModelNotReady"}
+    assert type(raised.value).__name__ == kinds[status]
 
 
 def test_what_was_answered_is_told_once(servers: Servers):

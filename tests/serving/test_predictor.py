@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import gc
 import json
 import signal
 import socket
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -18,8 +21,17 @@ import pytest
 
 from penstock.bundle import MANIFEST
 from penstock.runtimes.onnxruntime import OnnxModel
+from serving.answering import Answering
+from serving.batching import Batching
 from serving.faults import ERROR_SHARE, WRONG_SHARE, share_of
-from tests.packages import body, make_package, predictor, records, running, table, wait_for
+from serving.hardened import Receive, Scope, Send
+from serving.metrics import Metrics
+from serving.package import NotServable, Served
+from serving.path import Path as LeanPath
+from serving.predictor import _ready, check_digest, listening
+from serving.reading import Names
+from serving.warming import Unanswered, warm
+from tests.packages import DIGITS, body, make_package, predictor, records, running, table, wait_for
 from workloads.digits.transform import request_input
 
 ROWS = np.random.default_rng(3).integers(0, 17, (2, 64)).astype(np.float32)
@@ -168,7 +180,7 @@ def test_a_large_body_is_refused(server: Server):
     [
         "/v2/repository/models/digits/unload",
         "/v2/repository/index",
-        "/v2/models/digits/versions/3/infer",
+        "/v2/models/digits/versions/4/infer",
         "/docs",
         "/v1/models/digits:explain",
     ],
@@ -248,6 +260,7 @@ def test_a_user_has_one_hash_under_one_salt(tmp_path: Path, monkeypatch: pytest.
     """Two servers that share the salt call the same user the same; without it nobody can."""
     made = make_package(tmp_path / "package")
     (tmp_path / "salt").write_bytes(b"thirty-two bytes of great secrecy")
+    (tmp_path / "salt").chmod(0o600)
     told: list[str] = []
     for number, salt in enumerate((tmp_path / "salt", tmp_path / "salt", None)):
         log = tmp_path / str(number)
@@ -330,6 +343,8 @@ def test_a_failing_model_tells_its_log_and_not_its_client(tmp_path: Path):
     assert (seen["request_id"], seen["status"], seen["label"]) == (hit, 500, None)
     assert f"request {hit} failed" in server_log
     assert "REHEARSAL" in server_log
+    assert "Traceback" not in server_log
+    assert "Warning" not in server_log
 
 
 def test_a_wrong_answer_is_the_next_class_for_the_chosen_requests(tmp_path: Path):
@@ -397,6 +412,64 @@ def test_a_stop_while_it_loads_is_obeyed_at_once(tmp_path: Path):
 
     assert process.wait(5) == 0
     assert not (log / "ready.json").exists()
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path):
+    """The sentence says which, so that whoever started two servers finds the other."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        given = argparse.Namespace(fd=None, port=held.getsockname()[1])
+
+        with pytest.raises(NotServable, match=f"port {given.port} cannot be listened on"):
+            listening(given)
+        with pytest.raises(OSError, match=f"metrics port {given.port} cannot be listened on"):
+            Metrics(DIGITS, slot="a", version="3").serve(given.port)
+
+
+def test_readiness_needs_no_disk(capsys: pytest.CaptureFixture[str]):
+    """Where ready.json cannot be written the server goes on, and says so if anybody can hear."""
+    given = argparse.Namespace(log=Path("/dev/full"), version="3")
+    parts = SimpleNamespace(metrics=Metrics(DIGITS, slot="a", version="3"))
+    served = SimpleNamespace(warmth=[])
+    held = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listens:
+            _ready(given, parts, served, 3, listens, 1)  # pyright: ignore[reportArgumentType]
+    finally:
+        gc.unfreeze()
+        for number, handler in held.items():
+            signal.signal(number, handler)
+
+    assert "ready, and ready.json cannot be written" in capsys.readouterr().err
+
+
+def test_another_package_than_the_registered_one_never_serves(tmp_path: Path):
+    """Neither one that lies there from the start, nor one that is put there while it loads."""
+    made = make_package(tmp_path / "package")
+
+    check_digest(made, made.digest)
+    check_digest(made, None)
+    with pytest.raises(NotServable, match="registered was"):
+        check_digest(made, "sha256:" + 64 * "0")
+
+
+def test_the_first_request_of_each_form_finds_the_way_warm(tmp_path: Path):
+    """Before it is ready a server has answered each form; one that cannot never serves."""
+    served = Served(make_package(tmp_path / "package").path)
+    rows = [{"pixels": row.tolist()} for row in ROWS]
+    asked: list[tuple[str, int]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append((scope["path"], len(scope["headers"])))
+        await lean(scope, receive, send)
+
+    answering = Answering(served, version="3")
+    batching = Batching(answering.run, most=1, timeout_ms=60_000)
+    lean = LeanPath(app, Names(DIGITS, None), answering, batching, name="digits")
+    warm(app, DIGITS, rows, name="digits")
+
+    assert set(asked) == {("/v1/models/digits:predict", 0), (INFER, 0), (INFER, 1)}
+    with pytest.raises(Unanswered, match="0 to 16 are allowed"):
+        warm(app, DIGITS, [{"pixels": [99.0] * 64}], name="digits")
 
 
 def test_a_socket_that_strangers_hear_is_refused(tmp_path: Path):

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.endpoint import Endpoint
-from serving.hardened import Hardened, Mended, Receive, Scope, Send
+from serving.hardened import BEGUN, Hardened, Headers, Mended, Receive, Scope, Send
 from serving.protocol import Limits, Protocol, protocol
 from serving.server import MOST_FILES, RESERVED_FILES, Stopping, open_files, server
 from tests.packages import wait_for
@@ -50,10 +50,11 @@ def post(body: bytes, *more: bytes) -> bytes:
 class Service:
     """A running server: it says how much it read and in how many messages."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, said: Headers = ()) -> None:
         self.refused: Counter[int] = Counter()
-        self.kind = protocol(limits, self.refused)
+        self.kind = protocol(limits, self.refused, said)
         self.running = self.ran = 0
+        self.begun_s = 0.0
         self.talks: list[Talk] = []
         self.release = threading.Event()
         self.listens = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -77,6 +78,7 @@ class Service:
         """Answer with what was read, at once or when released."""
         self.running += 1
         self.ran += 1
+        self.begun_s = scope[BEGUN]
         message = await receive()
         waits = dict(scope["headers"]).get(b"x-wait") == b"1"
         while waits and not self.release.is_set():  # noqa: ASYNC110 - another thread sets it
@@ -148,9 +150,9 @@ class Talk:
 
 
 @contextmanager
-def running(limits: Limits = SMALL) -> Iterator[Service]:
+def running(limits: Limits = SMALL, said: Headers = ()) -> Iterator[Service]:
     """Run a service."""
-    service = Service(limits)
+    service = Service(limits, said)
     service.thread.start()
     wait_for(lambda: service.server.started, 5)
     try:
@@ -364,14 +366,49 @@ def test_an_idle_connection_ends_without_a_word(service: Service, sent: bytes):
         assert talk.rest() == b""
 
 
-def test_a_client_that_does_not_read_is_dropped(service: Service):
+def test_a_client_that_does_not_read_is_dropped():
     """Answers that nobody reads cost their connection, not the place of a request."""
+    with running(replace(SMALL, write_s=1.5)) as service:
+        connections = service.server.server_state.connections
+        with service.talk() as talk:
+            talk.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            talk.send(post(b"abc", b"x-much: 9000000\r\n") * 2)
+            wait_for(lambda: service.ran == 1, 1)
+            wait_for(lambda: service.app.in_flight == 0, 1)
+            assert connections
+            wait_for(lambda: not connections, 5)
+        assert service.ran == 1
+        check_alive(service)
+
+
+def test_a_client_that_reads_late_gets_all_its_answers(service: Service):
+    """Its further requests begin when it reads, and are answered in their order."""
     with service.talk() as talk:
-        talk.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        talk.send(post(b"abc", b"x-much: 9000000\r\n") * 2)
-        wait_for(lambda: service.running == 1, 2)
-        wait_for(lambda: service.running == 0, 5)
-    check_alive(service)
+        talk.send(post(b"abc", b"x-much: 5000000\r\n") + post(b"x"))
+        talk.send(post(b"xy", b"connection: close\r\n"))
+        time.sleep(0.1)
+        said = talk.rest().split(b"HTTP/1.1 200 OK")[1:]
+
+    assert [json.loads(one.split(b"\r\n\r\n")[1])["read"] for one in said] == [3, 1, 2]
+
+
+def test_a_request_says_when_it_was_whole(service: Service):
+    """What waited for its turn can be told from what just came."""
+    before = time.perf_counter()
+    with service.talk() as talk:
+        talk.send(HEAD + b"content-length: 2\r\n\r\na")
+        time.sleep(0.1)
+        assert talk.ask(b"b")[0] == 200
+
+    assert before + 0.1 <= service.begun_s <= time.perf_counter()
+
+
+def test_a_refusal_says_who_gave_it():
+    """The headers of the server are on what its protocol refuses."""
+    with running(said=[(b"x-penstock-slot", b"b")]) as service, service.talk() as talk:
+        status, headers, _ = talk.ask(b"GET / HTTP/1.1\r\n\r\n")
+
+    assert (status, headers["x-penstock-slot"]) == (400, "b")
 
 
 def test_slow_bodies_take_no_place(service: Service):

@@ -18,6 +18,7 @@ from penstock.online import KeyColumn, Layout, ViewLayout
 from penstock.register.contract import contract_of
 from penstock.request import STAMP, Contract, Feature, instances, v1_request, v2_request
 from serving.columns import FEW, Column
+from serving.metadata import inputs
 from serving.reading import Asked, Names, read_v1, read_v2_binary, read_v2_json
 from serving.rows import Rows
 from serving.seen import Seen
@@ -340,6 +341,14 @@ WRONG = {
     ),
     "parameters": ({"parameters": [1]}, "parameters: binary_data_output must be"),
     "id": ({"id": 3}, "id: text was wanted"),
+    **{
+        name: ({"parameters": {name: 1}}, f"parameters: '{name}' is not known")
+        for name in ("timeout", "priority", "sequence_id")
+    },
+    "classes": (
+        {"outputs": [{"name": "label", "parameters": {"classification": 2}}]},
+        "outputs.label: 'classification' is not known",
+    ),
 }
 
 
@@ -348,6 +357,51 @@ def test_wishes_that_are_none_are_refused(over: dict[str, Any], said: str):
     """What a client wants of the answer is read as strictly as what it sends."""
     with pytest.raises(ValueError, match=said):
         of_v2(STREAM, {**v2_request(STREAM.contract, SENT), **over})
+
+
+def test_a_misspelt_name_is_named_beside_the_one_that_is_missing():
+    """Whoever wrote it finds it in the sentence."""
+    document = {"instances": [{"tsate": v} for v in (1, 2)]}
+
+    with pytest.raises(ValueError, match="is missing, and 'tsate' came, which is not known"):
+        of_v1(STREAM, document)
+
+
+def test_bytes_without_their_length_are_told_of_the_header():
+    """A body that is JSON and then numbers, and does not say where they begin."""
+    body, _ = binary(v2_request(STREAM.contract, SENT))
+
+    with pytest.raises(ValueError, match="inference-header-content-length says how long"):
+        read_v2_json(STREAM, body, Seen({}))
+
+
+@given(st.floats(0.09, 0.11), st.sampled_from([0.1, 1 / 3]))
+def test_a_number_of_32_bits_is_the_same_in_json_and_in_bytes(value: float, high: float):
+    """At a limit of 64 bits too: both are taken with one value, or both refused."""
+    names = Names(contract(Feature(name="x", dtype="double", low=0, high=high)), None)
+    document = {"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [value, high]}]}
+
+    def read(way: Callable[[Names, Any], Asked]) -> Any:
+        try:
+            return way(names, document).columns["x"].tolist()
+        except ValueError as e:
+            return str(e)
+
+    assert read(of_v2) == read(of_bytes)
+
+
+def test_the_metadata_say_what_may_be_left_out():
+    """Looked-up features and the time are optional, and the keys by which they are found listed."""
+    said = {one["name"]: one.get("parameters", {}) for one in inputs(ONLINE)}
+
+    assert said == {
+        "user_id": {},
+        "amount": {},
+        "limit": {"optional": True},
+        "spent": {"optional": True},
+        "event_timestamp": {"optional": True},
+        "card": {"optional": True, "key": True},
+    }
 
 
 def view(name: str, features: tuple[str, ...], *keys: tuple[str, str]) -> ViewLayout:

@@ -131,7 +131,7 @@ CLOSED = [
     "/v2/repository/models/digits/load",
     "/v2/repository/index",
     "/v1/models/digits:explain",
-    "/v2/models/digits/versions/3/infer",
+    "/v2/models/digits/versions/4/infer",
     "/v2//repository/models/digits/unload",
     "/v2/models/../repository/models/digits/unload",
     "/v2/models/digits%2Finfer/../unload",

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from penstock.bundle import MANIFEST, SIGNATURE, Bundle, hash_file, read, sealed
+from penstock.bundle import MANIFEST, SIGNATURE, Bundle, BundleError, hash_file, read, sealed
 from penstock.endpoint import Endpoint
 from penstock.register.signing import sign
+from serving import signature
 from serving.package import NotServable, Served
-from serving.signature import NotSigned, verify
+from serving.signature import NotSigned, verified, verify
 from tests.packages import DIGITS, keys, make_package
 
 SIGNED = replace(DIGITS, endpoint=Endpoint(signed=True))
@@ -98,20 +101,112 @@ def test_what_was_not_signed_is_refused(signed: Signed, tmp_path: Path, spoil: s
         Served(package, key=signed.public)
 
 
-def test_a_package_made_whole_again_is_refused_before_its_code_runs(signed: Signed, tmp_path: Path):
-    """Hashes that were made to fit vouch for nothing: the key does, and is asked first."""
-    package, ran = signed.copied(tmp_path / "package").path, tmp_path / "ran"
+def forge(package: Path, ran: Path) -> None:
+    """Put code into a package that leaves a file when it runs, and make its hashes fit."""
     evil = f"open({str(ran)!r}, 'w').close()\n" + (package / "transform.py").read_text()
     (package / "transform.py").write_text(evil)
     manifest = json.loads((package / MANIFEST).read_text())
     entry = {"sha256": hash_file(package / "transform.py"), "bytes": len(evil)}
     manifest["files"]["transform.py"] = entry
     (package / MANIFEST).write_text(sealed(manifest))
+
+
+def test_a_package_made_whole_again_is_refused_before_its_code_runs(signed: Signed, tmp_path: Path):
+    """Hashes that were made to fit vouch for nothing: the key does, and is asked first."""
+    package, ran = signed.copied(tmp_path / "package").path, tmp_path / "ran"
+    forge(package, ran)
     read(package, kind="package")
 
     with pytest.raises(NotSigned, match="Hash mismatch"):
         Served(package, key=signed.public)
     assert not ran.exists()
+
+
+def test_what_changes_after_the_check_is_not_loaded(
+    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Who writes to the folder while it loads has no code run: only what was checked is loaded."""
+    package, ran = signed.copied(tmp_path / "package"), tmp_path / "ran"
+    evil = f"open({str(ran)!r}, 'w').close()\n" + (package.path / "transform.py").read_text()
+
+    def raced(path: Path, *, kind: str | None = None) -> Bundle:
+        found = read(path, kind=kind)
+        (package.path / "transform.py").write_text(evil)
+        (package.path / "model.onnx").write_bytes(b"another")
+        return found
+
+    monkeypatch.setattr(signature, "read", raced)
+    served = Served(package.path, key=signed.public)
+
+    assert (package.path / "transform.py").read_text() == evil
+    assert served.check_golden() > 0
+    assert not ran.exists()
+    assert (served.bundle.path, served.bundle.digest) == (package.path, package.digest)
+
+
+def test_what_is_put_back_before_the_check_is_refused(
+    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Right bytes in the folder do not vouch for a copy that was made of others."""
+    package, ran, copied = (
+        signed.copied(tmp_path / "package").path,
+        tmp_path / "ran",
+        signature.copy,
+    )
+    forge(package, ran)
+
+    def raced(path: Path, to: Path) -> None:
+        copied(path, to)
+        shutil.copytree(signed.package.path, package, dirs_exist_ok=True)
+
+    monkeypatch.setattr(signature, "copy", raced)
+
+    with pytest.raises(NotSigned, match="Hash mismatch"):
+        Served(package, key=signed.public)
+    verify(package, signed.public)
+    assert not ran.exists()
+
+
+def test_nobody_else_can_reach_what_is_loaded_and_nothing_of_it_stays(
+    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The copy lies in a folder of the server's own, which goes once it is loaded, or refused."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with verified(signed.package.path, signed.public) as copy:
+        assert copy == replace(signed.package, path=copy.path)
+        assert copy.path.parent.parent == tmp_path
+        assert copy.path.parent.stat().st_mode & 0o777 == 0o700
+    Served(signed.package.path, key=signed.public)
+    with pytest.raises(NotSigned, match=re.escape(f"{signed.package.path} is not what")):
+        Served(signed.package.path, key=signed.other)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_server_left_goes_and_what_another_loads_stays(
+    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A server that is killed again and again while it loads does not fill the disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / f"{signature.PREFIX}left"
+    (left / "package").mkdir(parents=True)
+    (tmp_path / f"{signature.PREFIX}link").symlink_to(signed.package.path)
+
+    with verified(signed.package.path, None) as loading:
+        assert not left.exists()
+        Served(signed.package.path, key=signed.public)
+        assert read(loading.path) == loading
+
+    assert [path.name for path in tmp_path.iterdir()] == [f"{signature.PREFIX}link"]
+    assert read(signed.package.path) == signed.package
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path):
+    """The sentence names the folder that was asked for."""
+    with pytest.raises(BundleError, match=r"nowhere is not a bundle"):
+        Served(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=re.escape(f"{tmp_path} is not a bundle: it has no man")):
+        Served(tmp_path)
 
 
 def test_a_signature_by_another_key_is_refused(signed: Signed, tmp_path: Path):

@@ -174,6 +174,35 @@ def test_requests_that_find_no_room_are_dropped_and_counted(receiver: Receiver):
     assert sum(counts.values()) == QUEUE + 50
 
 
+def test_what_the_sampler_does_not_want_takes_nobodys_room(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    """A tenth of five times the room fits: nothing is dropped, and only what was sampled counts."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")
+
+    tracing = sent(*(answered() for _ in range(5 * QUEUE)))
+
+    wholes = [span for span in receiver.spans() if span.name == "predict"]
+    assert 0 < len(wholes) < QUEUE
+    assert tracing.counts == {"sent": len(wholes), "dropped": 0, "failed": 0}
+    assert len({span.trace_id for span in wholes}) == len(wholes)
+
+
+@pytest.mark.parametrize(("trace", "wanted"), [("0" * 31 + "1", 1), ("f" * 32, 0)])
+def test_a_sampler_that_goes_by_ids_sees_the_parents(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, trace: str, wanted: int
+):
+    """Every service on a request's way decides alike, by the one id that they share."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+
+    tracing = sent(answered(trace=f"00-{trace}-{PARENT}-01"))
+
+    assert tracing.counts["sent"] == wanted
+    assert [span.trace_id.hex() for span in receiver.spans()] == [trace] * wanted * 5
+
+
 def test_a_collector_that_refuses_is_counted_and_nobody_notices(receiver: Receiver):
     """What a collector does not take is a number here, and nothing more."""
     receiver.status = 400

@@ -29,16 +29,14 @@ from tests.serving.lookedup import looking_up, materialized, process, raw, trans
 
 STOCK = """
 import sys
-from types import SimpleNamespace
-from pathlib import Path
-from serving.transformer import assembled
+from serving.transformer import arguments, assembled
 package, host, port = sys.argv[1:]
-given = SimpleNamespace(bundle=Path(package), predictor_host=host, model_name="digits")
-names, forwarding, _ = assembled(given)
+given = ["--bundle", package, "--predictor_host", host, "--model_name", "digits"]
+parts = assembled(arguments(given))
 sys.argv = ["server", "--http_port", port, "--enable_grpc", "false"]
 from kserve import ModelServer
 from serving.transformer_model import TransformerModel
-ModelServer().start([TransformerModel("digits", names, forwarding)])
+ModelServer().start([TransformerModel("digits", parts.names, parts.forwarding)])
 """
 
 
@@ -53,6 +51,8 @@ class Stack:
     predictor: subprocess.Popen[bytes]
     predictor_port: int
     port: int
+    metrics_port: int
+    own_log: Path
 
     def ask(self, document: Any, *, protocol: str = "v1", **headers: str) -> httpx.Response:
         """Ask the transformer."""
@@ -72,16 +72,20 @@ def ask(port: int, document: Any, *, protocol: str = "v1", **headers: str) -> ht
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Redis, a predictor and a transformer."""
     folder = tmp_path_factory.mktemp("stack")
-    log = folder / "log"
+    log, own_log, metrics_port = folder / "log", folder / "own", free_port()
+    more = ["--log", str(own_log), "--version", "3", "--slot", "b"]
+    more += ["--metrics-port", str(metrics_port)]
     with redis_server() as redis:
         layout = materialized(folder / "sources", redis.port)
         package = folder / "package"
         looking_up(package, layout)
         with (
             predictor(package, log) as (running, predictor_port),
-            transformer(package, predictor_port, redis.url, folder / "t.log") as (_, port),
+            transformer(package, predictor_port, redis.url, folder / "t.log", *more) as (_, port),
         ):
-            yield Stack(redis, layout, package, log, running, predictor_port, port)
+            yield Stack(
+                redis, layout, package, log, running, predictor_port, port, metrics_port, own_log
+            )
 
 
 def by_id(*captures: int) -> dict[str, Any]:
@@ -147,12 +151,14 @@ def test_a_trace_goes_on_at_the_predictor_and_secrets_do_not():
         b"host": b"digits-shadow",
     }  # fmt: skip
 
-    passed = dict(forwarded(given, Seen(given)))
+    seen = Seen(given)
+    seen.fallbacks, seen.stale = ["values"], ("f", "g")
+    passed = dict(forwarded(given, seen))
 
     assert passed.pop(b"x-request-id")
     assert passed == {
         b"traceparent": b"00-a-b-01", b"tracestate": b"x=1", b"x-rollout-arm": b"champion",
-        b"x-rollout-shadow": b"1",
+        b"x-rollout-shadow": b"1", b"x-rollout-fallback": b"values", b"x-rollout-stale": b"f,g",
     }  # fmt: skip
 
 
@@ -172,13 +178,22 @@ def test_what_is_wrong_with_a_request_is_400_by_its_field(stack: Stack, document
     assert found.json()["error"].startswith(said)
 
 
+def test_a_body_that_is_packed_is_415(stack: Stack):
+    """The predictor says the same."""
+    found = stack.ask(b"\x1f\x8b", content_encoding="gzip")
+
+    assert (found.status_code, "send it plain" in found.text) == (415, True)
+
+
 def test_an_entity_that_nobody_knows_is_answered_as_declared(stack: Stack):
     """Nothing else is known of it: by the rules, and the header says so."""
+    stack.ask(by_id(1))
     found = stack.ask(by_id(10**6))
 
     assert found.json()["predictions"][0]["label"] == 0
     assert found.headers["x-penstock-fallback"] == "rules"
-    assert "x-penstock-version" not in found.headers, "no model had a part in it"
+    assert found.headers["x-penstock-version"] == "3", "as the predictor's own, when it is known"
+    assert found.headers["x-penstock-slot"] == "a"
 
 
 def local(stack: Stack, *, name: str = "digits", **hop: Any) -> tuple[Names, Forwarding, Hop]:
@@ -196,7 +211,9 @@ def test_a_refusal_of_the_predictor_is_the_same_refusal(stack: Stack):
     async def refused() -> tuple[int, str] | None:
         names, forwarding, hop = local(stack, name="nobody")
         asked = read_v1(names, json.dumps({"instances": raw(1).tolist()}).encode(), Seen({}))
+        forwarding.version = "3"
         outcome = await forwarding.answer(asked, {})
+        assert forwarding.version == "3", "a refusal at the door names none"
         assert not await forwarding.ready()
         assert outcome.answered
         hop.close()
@@ -249,16 +266,66 @@ def test_without_the_predictor_rules_answer_and_nobody_is_told_it_is_ready(stack
     assert httpx.get(ready).json() == {"name": "digits", "ready": True}
     stack.predictor.send_signal(signal.SIGSTOP)
     try:
-        found = stack.ask(by_id(5))
+        found = stack.ask(by_id(5), x_request_id="lost", x_rollout_bucket="7")
         states = [httpx.get(url, timeout=20).status_code for url in (ready, live)]
     finally:
         stack.predictor.send_signal(signal.SIGCONT)
     wait_for(lambda: httpx.get(ready, timeout=20).status_code == 200, 10)
 
     assert found.status_code == 200
-    assert found.headers["x-penstock-fallback"] == "rules"
+    assert found.headers["x-penstock-fallback"] == "failed:rules", "a release counts it so"
     assert states == [503, 200]
+    wait_for(lambda: "lost" in of_its_own(stack), 10)
+    record = of_its_own(stack)["lost"]
+    wanted = {"status": 200, "fallbacks": ["failed:rules"], "label": [0], "probability": [0.91],
+              "bucket": 7, "version": "3", "slot": "b"}  # fmt: skip
+    assert {name: record[name] for name in wanted} == wanted
+    assert record["latency_ms"] > 0
+    assert len(record["features"]["pixels"]) == 1
     assert "x-penstock-fallback" not in stack.ask(by_id(5)).headers
+
+
+def of_its_own(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Return what the transformer has on record, by request."""
+    return {record["request_id"]: record for record in records(stack.own_log)}
+
+
+def test_on_record_here_is_what_is_on_none_of_the_predictors(stack: Stack):
+    """A refusal and a rule's answer, and no request that the predictor answered; counted alike."""
+    url = f"http://127.0.0.1:{stack.metrics_port}/metrics"
+
+    def counted() -> dict[str, float]:
+        lines = [one.rsplit(" ", 1) for one in httpx.get(url).text.splitlines() if one[0] != "#"]
+        return {name: float(value) for name, value in lines}
+
+    def requests(status: int) -> float:
+        return sum(
+            number
+            for name, number in counted().items()
+            if name.startswith("penstock_requests_total") and f'status="{status}"' in name
+        )
+
+    before = [requests(status) for status in (200, 400)]
+    stack.ask(by_id(3), x_request_id="theirs")
+    stack.ask({"rows": []}, x_request_id="refused")
+    stack.ask(by_id(10**6), x_request_id="ruled")
+    wait_for(lambda: {"refused", "ruled"} <= of_its_own(stack).keys(), 10)
+
+    found = of_its_own(stack)
+    assert "theirs" not in found
+    assert (found["refused"]["status"], found["refused"]["label"]) == (400, None)
+    assert (found["ruled"]["fallbacks"], found["ruled"]["label"]) == (["rules"], [0])
+    assert [requests(status) for status in (200, 400)] == [before[0] + 1, before[1] + 1]
+    kinds = [name for name in counted() if name.startswith("penstock_lookups_total")]
+    assert kinds, "look-ups are counted where they are done"
+
+
+def test_it_says_what_it_takes(stack: Stack):
+    """As the predictor does, and with what may be left out."""
+    found = httpx.get(f"http://127.0.0.1:{stack.port}/openapi.json").json()
+
+    assert "/v2/models/digits/infer" in found["paths"]
+    assert "capture_id" in json.dumps(found)
 
 
 def test_a_frozen_store_is_made_up_for_and_asked_again_when_it_is_back(stack: Stack):
@@ -275,6 +342,8 @@ def test_a_frozen_store_is_made_up_for_and_asked_again_when_it_is_back(stack: St
     assert before.headers.get("x-penstock-fallback") is None
     assert same.headers["x-penstock-fallback"] == "cached"
     assert same.json() == before.json()
+    for name in ("x-penstock-version", "x-penstock-slot"):
+        assert same.headers[name] == before.headers[name]
     assert other.headers["x-penstock-fallback"] == "rules"
     assert "x-penstock-fallback" not in sent.headers, "who sends the features needs no store"
 
@@ -317,13 +386,18 @@ def test_it_does_not_start_without_its_store_or_its_rules(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """One sentence, and exit 1."""
-    given = ["--bundle", str(stack.package), "--model-name", "digits", "--port", str(free_port())]
+    given = ["--bundle", str(stack.package), "--model-name", "digits", "--port", str(stack.port)]
     monkeypatch.delenv("PENSTOCK_ONLINE", raising=False)
     assert main([*given, "--predictor-host", "127.0.0.1:1"]) == 1
     assert "PENSTOCK_ONLINE is not set" in capsys.readouterr().err
     monkeypatch.setenv("PENSTOCK_ONLINE", stack.redis.url)
     assert main([*given, "--predictor-host", "here:there"]) == 1
     assert "HOST or HOST:PORT" in capsys.readouterr().err
+    assert main([*given, "--predictor-host", "127.0.0.1:1"]) == 1
+    assert f"port {stack.port} cannot be listened on: Address" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*given, "--predictor-host", "127.0.0.1:1", "--log", str(tmp_path / "log")])
+    assert "--log needs --version" in capsys.readouterr().err
     package = tmp_path / "signed"
     looking_up(package, stack.layout, signed=True)
     given[1] = str(package)
@@ -437,4 +511,4 @@ def test_a_stand_in_needs_nothing_of_a_server(stack: Stack):
     """The rules of a package that is described answer as those of one that is served."""
     served = Served(stack.package)
 
-    assert StandIn.of(served)._keys == ("capture_id",)
+    assert list(StandIn.of(served)._names.keys) == ["capture_id"]

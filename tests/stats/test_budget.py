@@ -104,6 +104,19 @@ def test_what_nobody_measured_is_no_pass():
     assert together.limit == 5.0
 
 
+def test_a_part_that_no_request_needed_took_no_time():
+    """Of enough requests it passes, of few it is not known, and the whole has less time then."""
+    budget = Budget({"features": 25.0, "read": 5.0})
+    outcomes = []
+    for n in (1000, 50, 0):
+        taken_n = np.full(n, 1.0)
+        verdict = compare(budget, {"read": taken_n}, taken_n, avoidable=("features",))
+        outcomes.append(str(verdict.checks[0].outcome))
+        assert verdict.checks[-1].limit == (5.0 if n else 30.0)
+
+    assert outcomes == ["pass", "inconclusive", "inconclusive"]
+
+
 def test_a_part_without_a_budget_is_an_error():
     """Time that was spent where none was planned is said with its p99."""
     spent = {"read": [1.0] * 1000, "queue": [7.0] * 1000}

@@ -85,7 +85,10 @@ def test_canary_percents_rise_from_above_zero_to_one_hundred(percents):
             replace(ROLLOUT, canary_percents=percents)
 
 
-@pytest.mark.parametrize("field", ["alpha", "max_error_share", "max_slow_share"])
+SHARES = ["alpha", "max_error_share", "max_refused_share", "max_slow_share"]
+
+
+@pytest.mark.parametrize("field", SHARES)
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.1, float("nan")])
 def test_a_share_lies_strictly_between_zero_and_one(field, share):
     with pytest.raises(ValueError, match=rf"Rollout\.{field}"):
