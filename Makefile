@@ -3,9 +3,11 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
+# For the verbs of whoever is woken up: they change nothing, least of all the environment.
+INSTALLED = @test -x $(BIN)/penstock || { echo "there is no $(BIN); type: make setup" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup installed stores rtx run up down status logs test test-gpu check format lock golden bench clean
+.PHONY: help setup stores rtx run up down status logs test test-gpu check format lock golden bench clean
 
 help: ## print these lines
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1|\2/' | \
@@ -13,10 +15,6 @@ help: ## print these lines
 
 setup: ## make .venv from the lock; needs Python 3.11 and nothing else
 	@scripts/setup.sh
-
-# Verbs for whoever is woken up: they change nothing, least of all the environment.
-installed:
-	@test -x $(BIN)/penstock || { echo "there is no $(BIN); type: make setup" >&2; exit 2; }
 
 stores: setup ## add Spark, PostgreSQL and DuckDB stores, for their tests and benchmarks
 	@scripts/setup.sh stores
@@ -30,13 +28,16 @@ run: setup ## carry the digits workload through every stage and release it
 up: setup ## start the servers with the present champion
 	@$(BIN)/penstock up $(ARGS)
 
-down: installed ## stop the servers
+down: ## stop the servers
+	$(INSTALLED)
 	@$(BIN)/penstock down $(ARGS)
 
-status: installed ## say what is serving, and how traffic is split
+status: ## say what is serving, and how traffic is split
+	$(INSTALLED)
 	@$(BIN)/penstock status $(ARGS)
 
-logs: installed ## what the servers say; ARGS="a --follow" for one slot
+logs: ## what the servers say; ARGS="a --follow" for one slot
+	$(INSTALLED)
 	@$(BIN)/penstock logs $(ARGS)
 
 test: setup ## run every test this machine can run

@@ -17,7 +17,7 @@ import pytest
 
 from penstock.online import Layout
 from serving.forwarding import DOWN, Forwarding, forwarded
-from serving.hop import Hop, Unreachable
+from serving.hop import Answer, Hop, Unreachable
 from serving.instead import StandIn
 from serving.package import Served
 from serving.reading import Names, read_v1
@@ -38,6 +38,9 @@ from kserve import ModelServer
 from serving.transformer_model import TransformerModel
 ModelServer().start([TransformerModel("digits", parts.names, parts.forwarding)])
 """
+
+
+PIXELS_OF_ONE = json.dumps({"instances": raw(1).tolist()}).encode()
 
 
 @dataclass
@@ -210,10 +213,8 @@ def test_a_refusal_of_the_predictor_is_the_same_refusal(stack: Stack):
 
     async def refused() -> tuple[int, str] | None:
         names, forwarding, hop = local(stack, name="nobody")
-        asked = read_v1(names, json.dumps({"instances": raw(1).tolist()}).encode(), Seen({}))
-        forwarding.version = "3"
+        asked = read_v1(names, PIXELS_OF_ONE, Seen({}))
         outcome = await forwarding.answer(asked, {})
-        assert forwarding.version == "3", "a refusal at the door names none"
         assert not await forwarding.ready()
         assert outcome.answered
         hop.close()
@@ -224,6 +225,17 @@ def test_a_refusal_of_the_predictor_is_the_same_refusal(stack: Stack):
     wanted = httpx.post(url, json=json.loads(body(raw(1))))
     assert asyncio.run(refused()) == (404, wanted.json()["error"])
     assert wanted.status_code == 404
+
+
+def test_a_refusal_at_the_predictors_door_does_not_make_its_version_forgotten(stack: Stack):
+    """Such a refusal names none, and the next answer without a predictor still says which it was."""
+    _, forwarding, _ = local(stack)
+    asked = read_v1(Names(Served(stack.package).contract, None), PIXELS_OF_ONE, Seen({}))
+    forwarding.version = "3"
+
+    forwarding._taken(asked, Answer(429, {}, b'{"error": "too many"}'))
+
+    assert (forwarding.version, asked.refusal) == ("3", (429, "too many"))
 
 
 def test_a_frozen_predictor_holds_few_connections_and_is_503(stack: Stack):
