@@ -83,7 +83,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--predictor-host", "--predictor_host", required=True, help=said)
     add("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 in a pod")
     add("--port", "--http_port", type=int, default=8080, help="8080 unless it is said")
-    add("--log", type=Path, help="folder of a prediction log of what the predictor has not on its")
+    add("--log", type=Path, help="folder of a log of what the predictor did not answer")
     add("--version", default="", help="of the package; the records of the log hold it")
     add("--slot", default="a", help="the same, of the slot; a unless it is said")
     said = "where Prometheus finds the numbers, on loopback; 0 takes a free one; none without it"

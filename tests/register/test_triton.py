@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import re
@@ -23,7 +24,6 @@ import yaml
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.grpc import model_config_pb2 as triton
 from typer.testing import CliRunner, Result
 
 from penstock import bundle
@@ -43,6 +43,23 @@ from tests.packages import DIGITS, make_package, wait_for
 from tests.people import person
 
 DATA = b"the bytes of a plan, which nobody loads here"
+
+
+def _schema() -> Any:
+    """Return Triton's schema alone: its client declares KServe's messages for a second time."""
+    client = importlib.util.find_spec("tritonclient")
+    assert client is not None
+    assert client.submodule_search_locations
+    path = Path(client.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("triton_schema", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+triton = _schema()
 
 
 @pytest.fixture(scope="module")

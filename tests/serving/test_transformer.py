@@ -228,7 +228,7 @@ def test_a_refusal_of_the_predictor_is_the_same_refusal(stack: Stack):
 
 
 def test_a_refusal_at_the_predictors_door_does_not_make_its_version_forgotten(stack: Stack):
-    """Such a refusal names none, and the next answer without a predictor still says which it was."""
+    """Such a refusal names none; what stands in afterwards still says which it was."""
     _, forwarding, _ = local(stack)
     asked = read_v1(Names(Served(stack.package).contract, None), PIXELS_OF_ONE, Seen({}))
     forwarding.version = "3"
