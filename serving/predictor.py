@@ -233,6 +233,8 @@ def _end(_number: int, _frame: object) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Load, warm, check, serve. Ends with 1 and one sentence when the package must not serve."""
     given = arguments(argv)
+    # One loop, one model: torch's threads would wait for each other on cores that others use.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if given.fd is not None:
         die_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT):

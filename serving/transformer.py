@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.bundle import BundleError, read
+from penstock.bundle import BundleError
 from penstock.online import Layout, OnlineError
 from penstock.request import Contract, packaged_rules
 from penstock.workload import RULES
@@ -37,7 +37,7 @@ from serving.prediction_log import PredictionLog
 from serving.reading import Names
 from serving.seen import Seen
 from serving.server import server
-from serving.signature import KEY_VARIABLE, NotSigned, verify
+from serving.signature import KEY_VARIABLE, NotSigned, verified
 
 LOG = logging.getLogger("serving")
 BEGUN = time.monotonic()
@@ -59,18 +59,17 @@ class Described:
             BundleError: A file is missing or altered.
             NotSigned: It has no valid signature by the key, or asks for one and no key is given.
         """
-        if key is not None:
-            verify(path, key)
-        bundle = read(path, kind="package")
-        contract = Contract.from_dict(bundle.json("serving.json"))
-        if contract.endpoint.signed and key is None:
-            raise NotSigned(f"{path} must be signed; {KEY_VARIABLE} names the public key.")
-        held = bundle.manifest["files"]
-        return cls(
-            contract=contract,
-            layout=Layout.from_dict(bundle.json("online.json")) if "online.json" in held else None,
-            rules=packaged_rules(bundle) if RULES in held else None,
-        )
+        with verified(path, key) as bundle:
+            contract = Contract.from_dict(bundle.json("serving.json"))
+            if contract.endpoint.signed and key is None:
+                raise NotSigned(f"{path} must be signed; {KEY_VARIABLE} names the public key.")
+            held = bundle.manifest["files"]
+            layout = bundle.json("online.json") if "online.json" in held else None
+            return cls(
+                contract=contract,
+                layout=None if layout is None else Layout.from_dict(layout),
+                rules=packaged_rules(bundle) if RULES in held else None,
+            )
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

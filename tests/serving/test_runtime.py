@@ -157,8 +157,12 @@ def test_answers_for_a_plan_that_is_not_there_are_no_plan(tmp_path: Path):
         Served(made.path, runtime="tensorrt")
 
 
-def test_the_server_answers_with_the_runtime_it_was_told(network: torch.nn.Module, tmp_path: Path):
+def test_the_server_answers_with_the_runtime_it_was_told(
+    network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A real server with torch: ready only with its golden answers, and these are what it gives."""
+    # On a busy machine its threads wait for each other, half a second a call instead of 4 ms.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     made = make_package(tmp_path / "p", runtimes=answers(network), more=weights(network))
 
     with predictor(made.path, tmp_path / "log", "--runtime", "torch") as (_, port):
