@@ -41,7 +41,7 @@ logs: ## what the servers say; ARGS="a --follow" for one slot
 	@$(BIN)/penstock logs $(ARGS)
 
 test: setup ## run every test this machine can run
-	@$(BIN)/pytest $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 test-gpu: setup ## run the tests that need an NVIDIA GPU, on a machine with one
 	@$(BIN)/pytest -m gpu tests/gpu $(ARGS)
