@@ -4,7 +4,7 @@
 #
 # Words that are given are pytest's: then it is one run, of what they name.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 if (($#)); then
     exec .venv/bin/pytest "$@"
