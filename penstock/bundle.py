@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import site
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -192,7 +193,8 @@ def code_revision(*roots: Path) -> str:
 
 def environment_revision() -> str:
     """Return a hash of the Python version and every installed library's name and version."""
-    names = {p.name for entry in sys.path for p in Path(entry or ".").glob("*.dist-info")}
+    # Not of sys.path: setuptools puts what it carries there when something imports it.
+    names = {p.name for entry in site.getsitepackages() for p in Path(entry).glob("*.dist-info")}
     text = "\n".join([sys.version.split()[0], *sorted(names)])
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
