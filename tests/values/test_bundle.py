@@ -397,7 +397,7 @@ def test_a_reused_bundle_is_a_copy_that_cannot_harm_the_stored_one(tmp_path):
 def test_what_an_import_adds_to_the_path_is_no_library_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """setuptools puts its own copies there; the same recipe would get another name."""
+    """Setuptools puts its own copies there; the same recipe would get another name."""
     before = bundle.environment_revision()
     (tmp_path / "carried-1.0.dist-info").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
