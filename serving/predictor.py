@@ -24,7 +24,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from penstock.bundle import Bundle, read, write_json
 from penstock.online import OnlineError
@@ -193,16 +192,11 @@ def _check_readable(served: Served) -> None:
         NotServable: The package's own contract refuses one.
     """
     names = Names(served.contract, None)
-    for number, request in enumerate(_golden(served), start=1):
+    for number, request in enumerate(served.instances, start=1):
         try:
             of_instances(names, {"instances": [request]}, Seen({}))
         except ValueError as e:
             raise NotServable(f"golden request {number} breaks the package's contract: {e}") from e
-
-
-def _golden(served: Served) -> list[dict[str, Any]]:
-    held = served.bundle.json("golden.json")
-    return [request["instance"] for request in held["requests"]]
 
 
 def _warm_the_way(served: Served, given: argparse.Namespace) -> None:
@@ -216,7 +210,7 @@ def _warm_the_way(served: Served, given: argparse.Namespace) -> None:
     names, name = Names(served.contract, None), given.model_name
     path = LeanPath(_nowhere, names, answering, batching, name=name)
     try:
-        warm(path, served.contract, _golden(served)[:1], name=name)
+        warm(path, served.contract, served.instances[:1], name=name)
     except Unanswered as e:
         raise NotServable(str(e)) from e
 

@@ -180,15 +180,16 @@ def test_time_is_shown_by_part_and_mirrored_requests_apart():
     assert parts == {part: 0.25 if part == "inference" else 0 for part in PARTS}
 
 
-def test_fallbacks_and_stale_features_are_counted_by_kind_and_name():
+@pytest.mark.parametrize("kind", ["values", "cached", "rules", "failed:cached", "failed:rules"])
+def test_fallbacks_and_stale_features_are_counted_by_kind_and_name(kind: str):
     """What stood in and what was too old can be told apart."""
     held, seen = metrics(), answered()
-    seen.fallbacks, seen.stale = ["cached"], ("pixels",)
+    seen.fallbacks, seen.stale = [kind], ("pixels",)
     held.observe(seen, "v1")
 
     samples = scraped(held)
 
-    assert by(samples, "penstock_fallbacks_total", "kind")["cached"] == 1
+    assert by(samples, "penstock_fallbacks_total", "kind")[kind] == 1
     assert by(samples, "penstock_stale_features_total", "feature")["pixels"] == 1
 
 

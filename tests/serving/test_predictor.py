@@ -28,7 +28,7 @@ from serving.hardened import Receive, Scope, Send
 from serving.metrics import Metrics
 from serving.package import NotServable, Served
 from serving.path import Path as LeanPath
-from serving.predictor import _ready, check_digest, listening
+from serving.predictor import _ready, arguments, check_digest, listening, loaded
 from serving.reading import Names
 from serving.warming import Unanswered, warm
 from tests.packages import DIGITS, body, make_package, predictor, records, running, table, wait_for
@@ -470,6 +470,25 @@ def test_the_first_request_of_each_form_finds_the_way_warm(tmp_path: Path):
     assert set(asked) == {("/v1/models/digits:predict", 0), (INFER, 0), (INFER, 1)}
     with pytest.raises(Unanswered, match="0 to 16 are allowed"):
         warm(app, DIGITS, [{"pixels": [99.0] * 64}], name="digits")
+
+
+def test_a_server_whose_way_is_not_warm_never_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The model alone may be warm and right, and a client's request be refused all the same."""
+
+    def refused(*_given: object, **_named: object) -> None:
+        raise Unanswered("a golden request was refused")
+
+    monkeypatch.setattr("serving.predictor.warm", refused)
+    made = make_package(tmp_path / "package")
+    given = arguments(
+        ["--bundle", str(made.path), "--model-name", "digits", "--version", "3", "--port", "0",
+         "--log", str(tmp_path / "log")]
+    )  # fmt: skip
+
+    with pytest.raises(NotServable, match="golden request was refused"):
+        loaded(given)
 
 
 def test_a_socket_that_strangers_hear_is_refused(tmp_path: Path):
