@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 
 NEEDS = {
@@ -18,3 +21,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if mark in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=sentence))
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Take back what a test wrote into the environment: verbs set it as for a process of theirs."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)

@@ -275,7 +275,10 @@ def test_stored_numbers_are_held_to_the_rules_of_sent_ones(
             assert unfit_n[at]
         else:
             assert not unfit_n[at]
-            assert columns["x"][at : at + 1].tobytes() == wanted.tobytes()
+            got = columns["x"][at : at + 1]
+            # No model tells one NaN from another; any other value is the same to the last bit.
+            assert got.dtype == wanted.dtype
+            assert got.tobytes() == wanted.tobytes() or (np.isnan(got) & np.isnan(wanted)).all()
 
 
 @pytest.mark.parametrize("rows", [1, 20])
