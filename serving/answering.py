@@ -195,13 +195,18 @@ class Answering:
             asked.labels = decided(probability_nk, threshold=self._threshold)
             seen.probability = _of(probability_nk, asked.labels)
         if (fault := self._concerned(asked)) is not None:
+            if fault.turns(seen.request_id):
+                asked.probability_nk = probability_nk = probability_nk[::-1]
+                asked.labels = decided(probability_nk, threshold=self._threshold)
             told = [fault.label(n, self._classes, seen.request_id) for n in asked.labels]
             asked.labels, seen.probability = told, _of(probability_nk, told)
         seen.label = asked.labels
 
     def _concerned(self, asked: Asked) -> Fault | None:
         fault, seen = self.fault, asked.seen
-        if fault is None or not fault.concerns(mirrored=seen.mirrored, arm=seen.arm):
+        if fault is None or not fault.concerns(
+            mirrored=seen.mirrored, arm=seen.arm, columns=asked.columns
+        ):
             return None
         return fault
 

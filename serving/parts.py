@@ -73,7 +73,7 @@ def assembled(given: argparse.Namespace, served: Served) -> Parts:
         **said,
         features=features,
         instead=instead,
-        fault=None if given.fault is None else Fault(kind=given.fault, on=given.fault_on),
+        fault=None if given.fault is None else Fault.of(given.fault, on=given.fault_on),
         told=metrics.observe_batch,
     )
     endpoint = contract.endpoint

@@ -60,7 +60,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), default=DEFAULT)
     parser.add_argument("--metrics-port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--fault", choices=KINDS)
+    parser.add_argument("--fault", help=f"a way to be broken: {', '.join(KINDS)}")
     parser.add_argument("--fault-on", choices=("live", "all"), default="live")
     return parser.parse_args(argv)
 

@@ -24,6 +24,7 @@ from penstock.stats import metrics
 from serving.package import NotServable, Served, batches
 from tests.packages import predictor, records, wait_for
 from tests.serving import tables
+from workloads.streamrec.simulator import START
 
 NAME = "streamrec"
 CONTRACT = contract_of(workloads.load(NAME))
@@ -50,6 +51,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         held = Server(port, folder / "log", package)
         yield held
         held.client.close()
+
+
+def simulated_rows(rows: pa.Table) -> pa.Table:
+    """Return rows whose users and hours the simulation has, so that the truth of them is known."""
+    hours = np.arange(len(rows)) % 24
+    stamp_n = int(START.timestamp()) * 1_000_000 + hours * 3_600_000_000
+    for name, values in (
+        ("user_id", pa.array(np.arange(len(rows)))),
+        ("item_id", pa.array(np.arange(len(rows)))),
+        ("event_timestamp", pa.array(stamp_n, pa.timestamp("us", tz="UTC"))),
+    ):
+        rows = rows.set_column(rows.column_names.index(name), name, values)
+    return rows
 
 
 def outputs(answer: httpx.Response) -> dict[str, Any]:
@@ -144,16 +158,17 @@ def test_the_log_keeps_features_by_name(server: Server):
     assert not set(sent["user_id"]) & set(seen["features"]["user_id"])
 
 
-def test_replayed_rows_are_answered_and_their_labels_follow(server: Server, tmp_path: Path):
+def test_visitors_are_answered_and_their_clicks_follow(server: Server, tmp_path: Path):
     """Traffic made of a holdout by the contract gets no refusal, and each answer has an outcome."""
-    held = ROWS.append_column("clicked", pa.array(np.arange(len(ROWS)) % 2))
+    held = simulated_rows(ROWS)
     pq.write_table(held, tmp_path / "holdout.parquet")
     contract = server.package.file("serving.json")
     command = [sys.executable, "-m", "penstock.rollout.traffic", "--url", server.url]
     command += ["--model", NAME, "--rows", str(tmp_path / "holdout.parquet"), "--label", "clicked"]
     command += ["--contract", str(contract), "--out", str(tmp_path), "--seconds", "1"]
 
-    done = subprocess.run([*command, "--rate", "40"], capture_output=True, text=True, check=False)
+    command += ["--rate", "40", "--markets", "us=0.6,eu=0.4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
     seen, known = (
@@ -161,9 +176,10 @@ def test_replayed_rows_are_answered_and_their_labels_follow(server: Server, tmp_
         for name in ("client", "outcomes")
     )
     assert len(seen) > 20
-    assert {answer["status"] for answer in seen} == {200}
+    assert {(answer["status"], answer["market"]) for answer in seen} <= {(200, "us"), (200, "eu")}
     assert [r["request_id"] for r in known] == [r["request_id"] for r in seen]
     assert {r["label"] for r in known} == {0, 1}
+    assert len({r["row"] for r in known}) > 1, "the best row was always the same one"
 
 
 def test_every_batch_up_to_the_most_rows_is_warmed():
