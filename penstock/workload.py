@@ -30,6 +30,7 @@ from penstock.policy import (
     check_rules,
     refuse_twice,
 )
+from penstock.release import Fallback, Market, Measure, Rollout, Shadow, State, Trigger, WhenBusy
 
 __all__ = [
     "EXACT",
@@ -49,12 +50,15 @@ __all__ = [
     "Engine",
     "Equivalence",
     "Export",
+    "Fallback",
     "Found",
     "Freshness",
     "Instead",
     "Invariance",
     "LeastCost",
     "Limits",
+    "Market",
+    "Measure",
     "MinimumFunctionality",
     "Network",
     "NoWorse",
@@ -66,10 +70,14 @@ __all__ = [
     "Search",
     "Searched",
     "Sensitive",
+    "Shadow",
     "Slice",
+    "State",
     "Training",
     "TrainingPrecision",
+    "Trigger",
     "UnknownWorkload",
+    "WhenBusy",
     "Workload",
 ]
 
@@ -416,80 +424,6 @@ class Equivalence:
 
     min_slice_support: int = 30
     """Examples a slice needs before it is judged; with fewer it is inconclusive and said so."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollout:
-    """How a version reaches users: steps, patience, and what each step must show."""
-
-    canary_percents: tuple[int, ...]
-    """Share of users at each step, rising, ending with 100."""
-
-    soak: timedelta
-    """Least time at a step."""
-
-    deadline: timedelta
-    """Longest time at a step without a pass."""
-
-    time_scale: float = 1.0
-    """Multiplies soak and deadline: the same policy in days or, for a demonstration, seconds."""
-
-    min_requests: int = 50
-    """Least requests a step's arms must each have answered before it can pass."""
-
-    alpha: float = 0.01
-    """Chance that a check that looks all the time is wrong, at each step and check."""
-
-    max_error_share: float = 0.05
-    """Share of requests that may fail, be refused for load, or be answered in the model's place."""
-
-    max_refused_share: float = 0.05
-    """Share of requests that may be refused as wrong (4xx) above the champion's share; of the first
-    version, which has no champion, the share itself."""
-
-    max_slow_share: float = 0.05
-    """Share of requests that may be slower than ``slow_ratio`` times the champion's p99."""
-
-    slow_ratio: float = 2.0
-
-    slow_floor_ms: float = 20.0
-    """A request faster than this is never slow, however fast the champion is."""
-
-    max_disagreement_share: float = 0.08
-    """Share of mirrored requests that may be decided otherwise than by the champion."""
-
-    max_wrong_share: float = 0.15
-    """Share of labelled answers that may be wrong."""
-
-    evidence_timeout: timedelta = timedelta(hours=1)
-    """No new evidence for this long (scaled) returns all users to the champion."""
-
-    def __post_init__(self) -> None:
-        percents = self.canary_percents
-        if not percents or list(percents) != sorted(set(percents)) or percents[-1] != 100:
-            raise ValueError(
-                f"Rollout.canary_percents is {percents}; it must rise and end with 100."
-            )
-        _positive(
-            "Rollout",
-            first_percent=percents[0],
-            time_scale=self.time_scale,
-            slow_ratio=self.slow_ratio,
-            min_requests=self.min_requests,
-        )
-        _share(
-            "Rollout",
-            alpha=self.alpha,
-            max_error_share=self.max_error_share,
-            max_refused_share=self.max_refused_share,
-            max_slow_share=self.max_slow_share,
-            max_disagreement_share=self.max_disagreement_share,
-            max_wrong_share=self.max_wrong_share,
-        )
-        if self.deadline <= self.soak:
-            raise ValueError(
-                f"Rollout.deadline {self.deadline} is not after the soak {self.soak}; raise it."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ BATCH_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 AGE_S = (1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 
 PROTOCOLS = ("v1", "v2", "grpc")
-ARMS = ("champion", "challenger", "probe")
+ARMS = ("champion", "challenger", "fallback", "standby", "probe")
 OTHER = "other"
 """Of a label whose value is none that we know, such as an arm that a client made up."""
 

@@ -198,6 +198,7 @@ _PASSED = (
     b"x-user-id",
     b"x-rollout-bucket",
     b"x-rollout-arm",
+    b"x-rollout-market",
     b"traceparent",
     b"tracestate",
 )

@@ -1,11 +1,12 @@
 """The prediction log: one JSON line for every inference request, written off the request path.
 
 A line holds these keys: ``at`` (Unix seconds), ``request_id``, ``user`` (a salted hash),
-``bucket``, ``arm`` (what the edge said), ``mirrored`` (a copy whose answer is dropped), ``slot``,
-``version``, ``status`` (HTTP), ``latency_ms``, ``features`` (values by name, one per row; salted
-hashes of those that the endpoint declares so), ``label`` and ``probability`` (of the chosen class),
-one per row, ``fallbacks``, ``stale`` and ``spent_us``; what is not known is null. A line without
-its newline is still being written. ``counters.json`` beside it counts what was written and lost.
+``bucket``, ``arm`` and ``market`` (what the edge said), ``mirrored`` (a copy whose answer is
+dropped), ``slot``, ``version``, ``status`` (HTTP), ``latency_ms``, ``features`` (values by name,
+one per row; salted hashes of those that the endpoint declares so), ``label`` and ``probability``
+(of the chosen class), one per row, ``fallbacks``, ``stale`` and ``spent_us``; what is not known is
+null. A line without its newline is still being written. ``counters.json`` beside it counts what
+was written and lost.
 
 Lines are on the disk ``FLUSH_S`` later: so much a crash loses. :mod:`penstock.predictions` reads
 them, and says how they become Parquet.
@@ -154,6 +155,7 @@ class PredictionLog:
             "user": None if user is None else self._hasher.user(user),
             "bucket": seen.bucket,
             "arm": seen.arm,
+            "market": seen.market,
             "mirrored": seen.mirrored,
             "slot": self._slot,
             "version": self._version,

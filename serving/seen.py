@@ -31,6 +31,7 @@ class Seen:
         "fallbacks",
         "label",
         "latency_ms",
+        "market",
         "mirrored",
         "probability",
         "request_id",
@@ -55,6 +56,9 @@ class Seen:
         bucket = headers.get(b"x-rollout-bucket")
         self.bucket = None if bucket is None or not _BUCKET.fullmatch(bucket) else int(bucket)
         self.arm = _kept(headers.get(b"x-rollout-arm"))
+        self.market = _kept(headers.get(b"x-rollout-market"))
+        """Whose table the edge went by."""
+
         shadow = headers.get(b"x-rollout-shadow") == b"1"
         self.mirrored = shadow or headers.get(b"host", b"").split(b":")[0].endswith(b"-shadow")
         self.trace = _kept(headers.get(b"traceparent"))

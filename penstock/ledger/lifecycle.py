@@ -45,6 +45,15 @@ WRITERS: Mapping[str, frozenset[str]] = {
     "retired": frozenset({"owner", "operator"}),
     # Whoever may retire a version may also move the aliases that pointed at it.
     "aliases": _CONTROLLER | {"owner"},
+    # Which of them may give which command: penstock.rollout.commands.
+    "command": frozenset({"operator", "owner", "admin", "approver", "compliance"}),
+    # That the approver is independent besides: penstock.rollout.approvals.
+    "approval": frozenset({"approver"}),
+    "document": _CONTROLLER | {"owner", "validator", "compliance"},
+    # Thrown while the ledger was down, it is noted by whoever finds it.
+    "kill": _CONTROLLER | {"owner", "compliance", "admin"},
+    "kill cleared": frozenset({"compliance", "admin"}),
+    "drill": _CONTROLLER | {"owner"},
 }
 """By kind of entry, the roles of which one must be held to write it.
 

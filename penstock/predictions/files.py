@@ -36,6 +36,10 @@ REFUSED = "refused-"
 MODE = 0o640
 """Of every file with records: its owner's to write and its group's to read, nobody else's."""
 
+COLUMNS = "market"
+"""The column that rows got last: files of one key all have the same columns, so that Parquet files
+of before are read beside those of now and not in their form."""
+
 _PART = ".part-"
 _LOCK = "keeper.lock"
 
@@ -74,7 +78,7 @@ def name_of(path: str | Path) -> Name | None:
 
 def contract_key(contract: Contract) -> str:
     """Return the short hash by which a contract's file and journals are named."""
-    text = json.dumps(contract.to_dict(), sort_keys=True)
+    text = json.dumps([COLUMNS, contract.to_dict()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

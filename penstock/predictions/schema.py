@@ -57,6 +57,7 @@ def _columns(at: pa.DataType, features: list[tuple[str, pa.DataType]]) -> list[t
         ("user", pa.string()),
         ("bucket", pa.int32()),
         ("arm", pa.string()),
+        ("market", pa.string()),
         ("mirrored", pa.bool_()),
         ("slot", pa.string()),
         ("version", pa.string()),

@@ -22,15 +22,16 @@ TRIES = 5
 """Times that an admission is decided anew because another writer of the ledger was faster."""
 
 ROLLBACK = (
+    "primary",
     "max_error_share",
+    "critical_error_share",
     "max_refused_share",
     "max_slow_share",
-    "max_disagreement_share",
-    "max_wrong_share",
+    "shadow",
     "evidence_timeout",
     "deadline",
 )
-"""What returns users to the champion: each a number of the canary policy."""
+"""What returns users to the champion: each a part of the canary policy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, cast
@@ -185,7 +185,7 @@ def html(page: Page) -> str:
     loud = f'<p class="loud">{escape(page.warning)}</p>' if page.warning else ""
     tone = TONES.get(page.outcome, "")
     body = "".join(
-        f"<section><h2>{escape(part.title)}</h2>{''.join(_drawn(b) for b in part.blocks)}</section>"
+        f"<section><h2>{escape(part.title)}</h2>{blocks_html(part.blocks)}</section>"
         for part in page.parts
     )
     return (
@@ -247,8 +247,9 @@ def _ruled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table><tr>{names}</tr>{body}</table></div>'
 
 
-def _drawn(block: Block) -> str:
-    return _DRAWN[type(block)](block)
+def blocks_html(blocks: Iterable[Block]) -> str:
+    """Return what a part holds as HTML, without its title."""
+    return "".join(_DRAWN[type(block)](block) for block in blocks)
 
 
 def _drawn_list(block: Listed) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from penstock.bundle import MEASURED, Bundle, BundleError, read, write_text
-from penstock.report import gate, gateplots, plots
+from penstock.report import documents, gate, gateplots, plots
+from penstock.report.release import summary
 from penstock.report.style import CSS
 from penstock.stats.distance import EQUAL_DB
 
@@ -388,23 +389,15 @@ def _checks(verdict: Record) -> str:
 
 
 def _release(record: Record) -> str:
-    release = record["release"]
-    if not release or not release["timeline"]:
-        reason = release["reason"] if release else "The run ended before this."
-        return f"<section><h2>Release</h2><p>{escape(reason)}</p></section>"
-    rows = [
-        [
-            escape(s["name"]),
-            f"{s['seconds']:.1f} s",
-            _badge(s["verdict"]["outcome"]),
-            "<br>".join(escape(f"{c['name']}: {c['reason']}") for c in s["verdict"]["checks"]),
-        ]
-        for s in release["steps"]
-    ]
-    drawn = plots.release(release["timeline"], outcome=release["outcome"])
-    said = "<p>Evidence starts anew at each step; intervals hold however often one looks.</p>"
-    table = _table(["step", "took", "", "evidence when it was left"], rows)
-    return f"<section><h2>Release</h2>{said}{_plot(drawn)}{table}</section>"
+    """Return how the release went; a page of its own has all of it."""
+    release: Record = record["release"] or {}
+    told = release.get("told")
+    if not told:
+        why = release.get("reason") or "The run ended before this."
+        return f"<section><h2>Release</h2><p>{escape(why)}</p></section>"
+    command = f"penstock release timeline {told['status']['release']} --out release.html"
+    more = f"<p>All of it, decision by decision: <code>{escape(command)}</code></p>"
+    return f"<section><h2>Release</h2>{documents.blocks_html(summary(told))}{more}</section>"
 
 
 def _lineage(bundle: Bundle) -> str:

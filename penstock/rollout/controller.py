@@ -1,371 +1,293 @@
-"""The release controller: observe, decide, write the intent, act, read back, confirm."""
+"""The release loop: observe, decide, append the intent, act, read back, append the outcome.
+
+A controller keeps nothing that matters: each tick folds the ledger, so another process goes on
+where one was cut. Every append names the end of the chain it was decided on, and every table
+carries a sequence number, so of two controllers one alone acts.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from penstock.ledger import Actor, Ledger, LedgerError, Stage, champion, stage_of
-from penstock.processes import undisturbed
-from penstock.registered import OPEN
-from penstock.rollout.decide import (
-    Advance,
-    Hold,
-    Plan,
-    Progress,
-    Promote,
-    RollBack,
-    Step,
-    decide,
-    plan_of,
-)
-from penstock.rollout.evidence import Evidence, LogReader
-from penstock.rollout.judge import judge
-from penstock.rollout.plane import Plane
-from penstock.rollout.table import TrafficTable, buckets_for
-from penstock.verdict import Verdict
-from penstock.workload import Rollout
+from penstock.ledger import Actor, Conflict, Entry, Ledger, LedgerError, Stage, stage_of
+from penstock.release import Rollout
+from penstock.rollout.asks import page_due
+from penstock.rollout.carrying import FORWARD, Carrier, Overtaken, put
+from penstock.rollout.decide import Action, decide, replanned
+from penstock.rollout.folding import BACKWARD, fold, plan_in_force
+from penstock.rollout.journal import Journal, Told, unheard
+from penstock.rollout.judgement import Seen
+from penstock.rollout.looks import look, plain
+from penstock.rollout.observing import Glance, Observer
+from penstock.rollout.opened import opened_of
+from penstock.rollout.past import PAGED, past_of
+from penstock.rollout.plan import ENDED, Phase, Plan, declared
+from penstock.rollout.ports import Clock, DataPlane, Lease, Notifier, TableError
+from penstock.rollout.state import INTENT, Act, Pending, State
+from penstock.rollout.table import BUCKETS, TrafficTable
+from penstock.rollout.tables import table_for
+from penstock.rollout.watchdog import exposed, returned
 
-TICK_S = 0.25
-BACK_S = 10.0
-"""How long a rollback waits to see its table in force before it says that it did not."""
+FROZEN = frozenset({Phase.PROGRESSIVE, Phase.BAKE})
+"""Phases whose traffic stays as it is when nobody carries the release any more."""
 
-PROMOTED, ROLLED_BACK = "promoted", "rolled back"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Versions:
-    """Who is released over whom. The champion is None for the first version."""
-
-    workload: str
-    challenger: int
-    challenger_slot: str
-    champion: int | None
-    champion_slot: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How a release ended."""
-
-    outcome: str
-    version: int
-    reason: str
-    seconds: float
-    steps: tuple[Mapping[str, Any], ...]
-    """Each step: name, percent, seconds, verdict."""
-
-    timeline: tuple[Mapping[str, Any], ...]
-    """What was seen at each tick, for the plots."""
-
-    ready_s: float | None = None
-    """From start of the slot to ready."""
-
-    detected_s: float | None = None
-    """From the beginning of the step to the decision to roll back."""
-
-    rollback_ms: float | None = None
-    """From the decision until every user was back on the champion."""
+ELSEWHERE = "controller"
+"""What a controller waits for while another one holds the lease."""
 
 
 @dataclass(kw_only=True)
 class Controller:
-    """Carries one challenger through its steps. Every effect is in the ledger before it happens."""
+    """Carries one release, a tick at a time."""
 
-    plane: Plane
-    ledger: Ledger
-    reader: LogReader
+    release: str
     policy: Rollout
-    versions: Versions
+    plane: DataPlane
+    ledger: Ledger
+    lease: Lease
+    clock: Clock
+    notifier: Notifier
+    observer: Observer
     actor: Actor
-    emit: Callable[[Mapping[str, Any]], None]
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    sleep: Callable[[float], None] = time.sleep
-    _sequence: int = 0
-    _timeline: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
-    _steps: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    note: Callable[[Told], None] = unheard
+    """Takes each look."""
 
-    def release(self, *, ready_s: float | None) -> Result:
-        """Run the release to its end: promoted or rolled back.
+    waits_for: str = ""
+    """What the last look waited for; :data:`ELSEWHERE` where another one carries the release."""
 
-        An exception or an interrupt on the way returns every user to the champion before it goes
-        on to the caller; an interrupt is heard between two looks at the evidence, never within a
-        change. Tables are numbered from what was written last, so another controller that writes
-        meanwhile makes this one's next table, and with it this release, fail.
-        """
-        plan, started = self._plan(), self.clock()
-        self._sequence = self.plane.written().sequence
-        with undisturbed() as heed:
-            try:
-                return self._run(plan, started, ready_s, heed)
-            except BaseException as e:
-                self._return(f"interrupted by {type(e).__name__}")
-                raise
+    why: str = ""
+    problem: str = ""
+    """Why the last tick could not do what was decided; empty where it could."""
 
-    def _return(self, why: str) -> None:
-        """End a release that was interrupted, unless it had reached its end.
+    @property
+    def journal(self) -> Journal:
+        """Its part of the ledger."""
+        return Journal(
+            release=self.release,
+            ledger=self.ledger,
+            clock=self.clock,
+            actor=self.actor,
+            tell=self.notifier.tell,
+        )
+
+    def tick(self) -> State:
+        """Look once, act if there is anything to do, and return where the release stands.
 
         Raises:
-            LedgerError: The ledger cannot be read or written; users are back nevertheless.
+            LedgerError: The ledger cannot be read or written. All users are with the champion then:
+                without a record nobody is left where harm may be.
         """
-        slot = self.versions.champion_slot
+        self.problem = ""
         try:
-            entries = self.ledger.entries(self.versions.workload)
-            if champion(entries) == self.versions.challenger:
-                slot = self.versions.challenger_slot
-                self._apply(self._all_on(slot), why)
-                return
-            self._apply(self._all_on(slot), why)
-            if stage_of(entries, self.versions.challenger) in (Stage.NONE, *OPEN):
-                self._archive(f"release {why}")
+            return self._once()
+        except Conflict:
+            return self.journal.state()
+        except TableError as e:
+            self.problem = str(e)
+            self.journal.say("unmoved", str(e))
+            return self.journal.state()
         except LedgerError:
-            # No record is a reason to stop, never one to leave users where harm was seen.
-            self._put(self._all_on(slot))
+            self.bring_back()
             raise
 
-    def _plan(self) -> Plan:
-        plan = plan_of(self.policy)
-        if self.versions.champion is not None:
-            return plan
-        # Nobody else could answer the users: the one step is all of them, before it counts.
-        bake = Step(name="first version", percent=100)
-        return Plan(
-            steps=(bake,),
-            soak=plan.soak,
-            deadline=plan.deadline,
-            evidence_timeout=plan.evidence_timeout,
-        )
+    def hold(self) -> bool:
+        """Return whether this controller carries the release; it does from now on, where it can."""
+        _, entries = self.journal.read()
+        state = fold(entries, self.release)
+        held = self._holds(state, entries, self.journal.now(entries))
+        if not held:
+            self.waits_for, self.why = ELSEWHERE, "another controller carries it"
+        return held
 
-    def _run(
-        self, plan: Plan, started: datetime, ready_s: float | None, heed: Callable[[], None]
-    ) -> Result:
-        progress, entered = self._enter(plan, 0)
-        while True:
-            heed()
-            self.reader.poll()
-            evidence = self._observe(plan.steps[progress.step], entered)
-            verdict = judge(self.policy, evidence, shadow=plan.steps[progress.step].shadow)
-            progress = self._seen(progress, evidence)
-            now = self.clock()
-            action = decide(plan, progress, verdict, now)
-            self._note(plan.steps[progress.step], started, now, evidence, verdict, action)
-            if isinstance(action, Hold):
-                self.sleep(TICK_S)
-                continue
-            self._leave(plan.steps[progress.step], progress, now, verdict)
-            if isinstance(action, Advance):
-                progress, entered = self._enter(plan, action.step)
-            elif isinstance(action, Promote):
-                return self._promote(started, verdict, ready_s)
-            else:
-                return self._roll_back(action, progress, started, now, verdict, ready_s)
+    def bring_back(self) -> None:
+        """Give everybody to the champion without asking the ledger; where the plane lets it."""
+        with suppress(TableError):
+            held = self.plane.written(self.journal.market)
+            if exposed(held):
+                put(self.plane, returned(held))
 
-    def _enter(self, plan: Plan, index: int) -> tuple[Progress, float]:
-        """Put a step's table in force and return where the release stands then."""
-        step = plan.steps[index]
-        self._climb(step)
-        self._apply(self._table(step), step.name)
-        entered = time.time()
-        self.reader.forget_before(entered)
-        now = self.clock()
-        self.emit({"event": "step", "name": step.name, "percent": step.percent})
-        return Progress(step=index, entered_at=now, evidence_at=now), entered
+    def _once(self) -> State:
+        head, entries = self.journal.read()
+        state, now = fold(entries, self.release), self.journal.now(entries)
+        if state.phase in ENDED:
+            self.lease.release(self.release)
+            return state
+        if not self._holds(state, entries, now):
+            self.waits_for, self.why = ELSEWHERE, "another controller carries it"
+            return state
+        pending = state.pending
+        if pending is None or self._reconsidered(pending, entries):
+            return self._decide(head, entries, replace(state, pending=None), now, dangling=pending)
+        return self._finish(pending, entries)
 
-    def _climb(self, step: Step) -> None:
-        """Move the version as far through its lifecycle as the step stands for."""
-        first = self.versions.champion is None
-        wanted = [Stage.SHADOW] if step.shadow else [Stage.SHADOW, Stage.CANARY]
-        reason = "first version: no champion to shadow" if first else f"enters {step.name}"
-        for stage in wanted:
-            held = stage_of(self.ledger.entries(self.versions.workload), self.versions.challenger)
-            if list(Stage).index(held) < list(Stage).index(stage):
-                self._move(stage, reason)
+    def _reconsidered(self, pending: Pending, entries: Sequence[Entry]) -> bool:
+        """Return whether an intent that was found is decided again before it is finished.
 
-    def _observe(self, step: Step, entered: float) -> Evidence:
-        champion = self.versions.champion
-        return self.reader.evidence(
-            since=entered,
-            champion=None if champion is None else str(champion),
-            challenger=str(self.versions.challenger),
-            shadow=step.shadow,
-            slow_ratio=self.policy.slow_ratio,
-            slow_floor_ms=self.policy.slow_floor_ms,
-            alive=self.plane.ready(self.versions.challenger_slot),
-        )
-
-    def _seen(self, progress: Progress, evidence: Evidence) -> Progress:
-        if evidence.newest_at is None:
-            return progress
-        newest = datetime.fromtimestamp(evidence.newest_at, UTC)
-        return Progress(
-            step=progress.step,
-            entered_at=progress.entered_at,
-            evidence_at=max(progress.evidence_at, newest),
-        )
-
-    def _note(
-        self,
-        step: Step,
-        started: datetime,
-        now: datetime,
-        evidence: Evidence,
-        verdict: Verdict,
-        action: Hold | Advance | Promote | RollBack,
-    ) -> None:
-        seen = {
-            "at_s": round((now - started).total_seconds(), 3),
-            "step": step.name,
-            "percent": step.percent,
-            "champion": asdict(evidence.champion),
-            "challenger": asdict(evidence.challenger),
-            "compared": evidence.compared,
-            "disagreed": evidence.disagreed,
-            "outcome": str(verdict.outcome),
-            "action": type(action).__name__,
-        }
-        self._timeline.append(seen)
-        self.emit({"event": "tick", **seen, "reason": getattr(action, "reason", "")})
-
-    def _leave(self, step: Step, progress: Progress, now: datetime, verdict: Verdict) -> None:
-        seconds = (now - progress.entered_at).total_seconds()
-        left = {"name": step.name, "percent": step.percent, "seconds": round(seconds, 2)}
-        self._steps.append({**left, "verdict": verdict.to_dict()})
-        self._append("verdict", {**left, "verdict": verdict.to_dict()})
-        self.emit(
-            {"event": "left", **left, "outcome": str(verdict.outcome), "line": verdict.reason}
-        )
-
-    def _promote(self, started: datetime, verdict: Verdict, ready_s: float | None) -> Result:
-        self._move(Stage.PRODUCTION, verdict.reason, {"verdict": verdict.to_dict()})
-        self._apply(self._all_on(self.versions.challenger_slot), "promoted")
-        reason = f"version {self.versions.challenger} answers every user; each step passed"
-        return self._result(PROMOTED, reason, started, ready_s)
-
-    def _roll_back(
-        self,
-        action: RollBack,
-        progress: Progress,
-        started: datetime,
-        decided: datetime,
-        verdict: Verdict,
-        ready_s: float | None,
-    ) -> Result:
-        milliseconds = self._apply(
-            self._all_on(self.versions.champion_slot), f"roll back: {action.reason}"
-        )
-        self._archive(action.reason, {"verdict": verdict.to_dict(), "milliseconds": milliseconds})
-        detected = (decided - progress.entered_at).total_seconds()
-        return self._result(
-            ROLLED_BACK,
-            action.reason,
-            started,
-            ready_s,
-            detected_s=round(detected, 2),
-            rollback_ms=milliseconds,
-        )
-
-    def _result(
-        self,
-        outcome: str,
-        reason: str,
-        started: datetime,
-        ready_s: float | None,
-        *,
-        detected_s: float | None = None,
-        rollback_ms: float | None = None,
-    ) -> Result:
-        result = Result(
-            outcome=outcome,
-            version=self.versions.challenger,
-            reason=reason,
-            seconds=round((self.clock() - started).total_seconds(), 2),
-            steps=tuple(self._steps),
-            timeline=tuple(self._timeline),
-            ready_s=ready_s,
-            detected_s=detected_s,
-            rollback_ms=rollback_ms,
-        )
-        said = {k: v for k, v in asdict(result).items() if k not in ("steps", "timeline")}
-        self._append("release", said)
-        self.emit({"event": "released", **said})
-        return result
-
-    def _salt(self) -> str:
-        return f"{self.versions.workload}:{self.versions.challenger}"
-
-    def _table(self, step: Step) -> TrafficTable:
-        if self.versions.champion is None:
-            return self._all_on(self.versions.champion_slot)
-        return TrafficTable(
-            sequence=self._next(),
-            salt=self._salt(),
-            champion=self.versions.champion_slot,
-            challenger=None if step.shadow else self.versions.challenger_slot,
-            buckets=buckets_for(step.percent),
-            mirror=self.versions.challenger_slot if step.shadow else None,
-        )
-
-    def _all_on(self, slot: str) -> TrafficTable:
-        return TrafficTable(
-            sequence=self._next(),
-            salt=self._salt(),
-            champion=slot,
-            challenger=None,
-            buckets=0,
-            mirror=None,
-        )
-
-    def _next(self) -> int:
-        self._sequence += 1
-        return self._sequence
-
-    def _apply(self, table: TrafficTable, why: str) -> float:
-        """Write the intent, put the table in force, read it back; return the milliseconds it took.
-
-        Raises:
-            TimeoutError: Envoy does not show the table.
+        Hours may have passed since: a step forward of which nothing was done needs its reasons now.
         """
-        self._append("intent", {"table": table.to_dict(), "why": why})
-        milliseconds = self._put(table)
-        self._append("in force", {"sequence": table.sequence, "milliseconds": milliseconds})
-        return milliseconds
+        if pending.act in BACKWARD:
+            return False
+        if self.plane.killed():
+            return True
+        return pending.act in FORWARD and not self._begun(pending, entries)
 
-    def _put(self, table: TrafficTable) -> float:
-        """Put a table in force and read it back; return the milliseconds it took."""
-        begun = time.monotonic()
-        self.plane.apply(table)
-        self.plane.wait_applied(table, timeout_s=BACK_S)
-        return round((time.monotonic() - begun) * 1000, 1)
+    def _begun(self, pending: Pending, entries: Sequence[Entry]) -> bool:
+        """Return whether a step forward was taken, though perhaps not to its end."""
+        journal = self.journal
+        stage = stage_of(entries, journal.version)
+        moved = pending.act is Act.FINISH and stage is Stage.PRODUCTION
+        return moved or self.plane.written(journal.market) == pending.table
 
-    def _move(self, to: Stage, reason: str, evidence: Mapping[str, Any] | None = None) -> None:
-        self.ledger.move(
-            workload=self.versions.workload,
-            version=self.versions.challenger,
-            to=to,
-            reason=reason,
-            actor=self.actor,
-            now=self.clock(),
-            evidence=evidence,
+    def _holds(self, state: State, entries: Sequence[Entry], now: datetime) -> bool:
+        freeze = _freezes(state, entries)
+        if self.lease.renew(self.release, now, freeze=freeze):
+            return True
+        taken = self.lease.acquire(self.release, now)
+        return taken and self.lease.renew(self.release, now, freeze=freeze)
+
+    def _decide(
+        self,
+        head: int,
+        entries: Sequence[Entry],
+        state: State,
+        now: datetime,
+        *,
+        dangling: Pending | None = None,
+    ) -> State:
+        """Look, and do what follows.
+
+        Args:
+            dangling: An intent that stays if the same follows again, or nothing.
+        """
+        opened = opened_of(entries, self.release)
+        plan = opened.plan(self.policy)
+        changed = declared(plan_in_force(entries, self.release)) != plan.fingerprint()
+        glance = self.observer.look(opened, plan, state, entries, now)
+        action = _action(plan, state, glance.seen, now, changed=changed)
+        seen = self._noted(plan, state, glance, action, now)
+        self.waits_for, self.why = action.waits_for, action.why
+        if action.act is None:
+            self._page(entries, state, seen, now)
+            return state
+        if dangling is not None and (action.act, action.step) == (dangling.act, dangling.step):
+            return self._finish(dangling, entries)
+        if action.act in BACKWARD:
+            # Should this process end before the table is in force, nobody is to be left there.
+            self.lease.renew(self.release, now, freeze=False)
+        held = self.plane.written(state.market)
+        table = table_for(
+            action, plan, state, opened.slots, sequence=held.sequence + 1, salt=self.release
         )
+        body = _intent(state, action, table, glance.seen, seen)
+        if changed and action.act is Act.ENTER:
+            body |= {"plan": plan.to_dict(), "plan_hash": plan.fingerprint()}
+        if action.act is Act.RESTORE:
+            body["found"] = held.to_dict()
+        self.journal.append(INTENT, body, self.journal.now(entries), expect=head)
+        return self._go_on(state.n + 1)
 
-    def _archive(self, reason: str, evidence: Mapping[str, Any] | None = None) -> None:
-        self._move(Stage.ARCHIVED, reason, evidence)
+    def _go_on(self, n: int) -> State:
+        """Carry out the intent that was just written, unless somebody else did."""
+        entries = self.ledger.entries(self.journal.workload)
+        state = fold(entries, self.release)
+        if state.pending is None or state.pending.n != n:
+            return state
+        return self._finish(state.pending, entries)
 
-    def _append(self, kind: str, body: Mapping[str, Any]) -> None:
-        self.ledger.append(
-            workload=self.versions.workload,
-            version=self.versions.challenger,
-            kind=kind,
-            body=body,
-            actor=self.actor,
-            now=self.clock(),
+    def _finish(self, pending: Pending, entries: Sequence[Entry]) -> State:
+        carrier = Carrier(journal=self.journal, plane=self.plane, policy=self.policy)
+        try:
+            carrier.finish(pending, entries)
+        except Overtaken:
+            return self._instead(pending)
+        return self.journal.state()
+
+    def _instead(self, pending: Pending) -> State:
+        """Decide again; what moves users back is not decided again, but done with a newer table."""
+        head, entries = self.journal.read()
+        state, now = fold(entries, self.release), self.journal.now(entries)
+        if state.pending is None or state.pending.n != pending.n:
+            return state
+        if pending.act not in BACKWARD or pending.table is None:
+            return self._decide(head, entries, replace(state, pending=None), now)
+        sequence = self.plane.written(state.market).sequence + 1
+        table = replace(pending.table, sequence=sequence).to_dict()
+        body = {**pending.body, "n": pending.n + 1, "table": table, "again": pending.n}
+        self.journal.append(INTENT, body, now, expect=head)
+        return self._go_on(pending.n + 1)
+
+    def _noted(
+        self, plan: Plan, state: State, glance: Glance, action: Action, now: datetime
+    ) -> dict[str, Any]:
+        at_step = state.step is not None and state.step < len(plan.steps)
+        seen = look(
+            at=now,
+            step=plan.steps[state.step or 0].name if at_step else None,
+            share_percent=100 * state.table.buckets / BUCKETS if state.table else 0.0,
+            seen=glance.seen,
+            summary=glance.summary,
+            act=str(action.act or "hold"),
+            why=action.why,
+            waits_for=action.waits_for,
+            until=action.until,
         )
+        self.note(seen)
+        return seen
+
+    def _page(self, entries: Sequence[Entry], state: State, seen: Told, now: datetime) -> None:
+        """Call people where they must know, once for each cause."""
+        body = page_due(past_of(entries, self.release), state, seen, now)
+        if body is not None:
+            self.journal.append(PAGED, body, now, expect=None)
 
 
-def logs_of(plane: Plane) -> dict[str, Path]:
-    """Return the folder of each slot's prediction log."""
-    return {slot: plane.log_folder(slot) for slot in ("a", "b")}
+def _action(plan: Plan, state: State, seen: Seen, now: datetime, *, changed: bool) -> Action:
+    """Return what is to be done; a changed plan restarts its step, unless harm was seen at it."""
+    anew = replanned(plan, state) if changed else None
+    if anew is not None and anew.act is Act.ROLL_BACK:
+        return anew
+    action = decide(plan, state, seen, now)
+    return action if anew is None or action.act in BACKWARD else anew
+
+
+def _intent(
+    state: State, action: Action, table: TrafficTable | None, seen: Seen, noted: Told
+) -> dict[str, Any]:
+    """Return the body of an intent: what is done, on which evidence, and numbers for people."""
+    judged = seen.judgement
+    verdict = None if judged is None else plain(judged.verdict.to_dict())
+    return {
+        "release": state.release,
+        "n": state.n + 1,
+        "action": str(action.act),
+        "step": action.step,
+        "why": action.why,
+        "table": None if table is None else table.to_dict(),
+        "verdict": verdict,
+        "fingerprint": "" if verdict is None else _fingerprint(state, verdict),
+        "answers": action.answers,
+        "strike": action.strike,
+        "critical": action.critical,
+        "effect": None if judged is None else str(judged.effect),
+        "share_percent": noted["share_percent"],
+        **{name: noted.get(name) for name in ("rows", "segments", "summary")},
+    }
+
+
+def _fingerprint(state: State, verdict: object) -> str:
+    """Return the sha256 of a verdict and of the step that it is about."""
+    document = {"release": state.release, "step": state.step, "verdict": verdict}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _freezes(state: State, entries: Sequence[Entry]) -> bool:
+    """Return whether the traffic stays as it is when this controller ends."""
+    if state.step is None or (state.pending is not None and state.pending.act in BACKWARD):
+        return False
+    steps = plan_in_force(entries, state.release)["steps"]
+    return state.step < len(steps) and steps[state.step]["phase"] in FROZEN

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.rollout.table import SLOTS
+from penstock.rollout.table import RULES, SLOTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,10 @@ def whole(desired: Any) -> dict[str, Any]:
         ValueError: Something does.
     """
     try:
-        for name in SLOTS:
-            wanted = desired["slots"][name]
+        # What was written before there were rules names no slot of theirs.
+        for wanted in (*(desired["slots"][name] for name in SLOTS), desired["slots"].get(RULES)):
             _ = wanted is None or Wanted(model=desired["model"], **wanted)
-        owner = desired["owner"]
-        _ = desired["stop"], desired["champion"], owner is None or (owner["pid"], owner["start"])
+        _ = desired["stop"]
     except (KeyError, TypeError, AttributeError) as e:
         raise ValueError(f"{type(e).__name__}: {e}") from e
     return desired

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bundle import write_json
+from penstock.rollout import switch
 from penstock.rollout.access import Access, write_private
 from penstock.rollout.edge import (
     KEPT_CONNECTIONS,
@@ -25,7 +26,9 @@ from penstock.rollout.edge import (
     secrets,
     watched,
 )
-from penstock.rollout.routing import ROUTES, clusters, held, routes
+from penstock.rollout.pools import clusters
+from penstock.rollout.ports import TableError
+from penstock.rollout.routing import ROUTES, held, routes
 from penstock.rollout.table import TrafficTable
 
 INSIDE = "inside.sock"
@@ -49,7 +52,7 @@ _ANSWERED = (
 )
 
 
-class EnvoyError(RuntimeError):
+class EnvoyError(TableError):
     """Envoy refused a configuration, or did not answer."""
 
 
@@ -109,7 +112,7 @@ def bootstrap(edge: Edge) -> dict[str, Any]:
 
 def checked(edge: Edge, table: TrafficTable) -> dict[str, Any]:
     """Return the same with everything in it, which is how Envoy can check everything."""
-    (resource,) = routes(table, timeout_ms=edge.timeout_ms)["resources"]
+    (resource,) = routes([table], timeout_ms=edge.timeout_ms)["resources"]
     routing = {"route_config": {k: v for k, v in resource.items() if k != "@type"}}
     return _whole(edge, {"listeners": _listeners(edge, routing, inline(edge.access))})
 
@@ -134,6 +137,7 @@ def _whole(edge: Edge, static: dict[str, Any]) -> dict[str, Any]:
             ),
             **static,
         },
+        "layered_runtime": _switch(edge.folder),
         "overload_manager": {
             "resource_monitors": [
                 {
@@ -146,6 +150,12 @@ def _whole(edge: Edge, static: dict[str, Any]) -> dict[str, Any]:
             ]
         },
     }
+
+
+def _switch(folder: Path) -> dict[str, Any]:
+    """Return where Envoy reads the kill switch, and nothing else; no admin layer may turn it."""
+    layer = {"symlink_root": str(switch.link_of(folder))}
+    return {"layers": [{"name": "kill", "disk_layer": layer}]}
 
 
 def _listeners(edge: Edge, routing: dict[str, Any], tls: dict[str, Any]) -> list[dict[str, Any]]:
@@ -181,7 +191,7 @@ def prepare(edge: Edge, table: TrafficTable) -> None:
     edge.routes.parent.mkdir(parents=True, exist_ok=True)
     edge.admin.unlink(missing_ok=True)
     write_json(edge.bootstrap, bootstrap(edge))
-    write_json(edge.routes, routes(table, timeout_ms=edge.timeout_ms))
+    write_json(edge.routes, routes([table], timeout_ms=edge.timeout_ms))
     _admit(edge)
 
 
@@ -208,7 +218,7 @@ def check(edge: Edge, table: TrafficTable) -> None:
     Raises:
         EnvoyError: Envoy refuses it; the text is its own.
     """
-    edge.folder.mkdir(parents=True, exist_ok=True)
+    switch.prepare(edge.folder)
     trial = edge.folder / f"check-{os.getpid()}.json"
     write_private(trial, checked(edge, table))
     try:
@@ -229,35 +239,8 @@ def check(edge: Edge, table: TrafficTable) -> None:
         raise EnvoyError(f"Envoy refuses its configuration: {said[-1] if said else 'no reason'}")
 
 
-def written(path: Path) -> TrafficTable:
-    """Return the table of a route file."""
-    return _written(path)[0]
-
-
-def _written(path: Path) -> tuple[TrafficTable, float]:
-    return held(json.loads(path.read_text(encoding="utf-8"))["resources"][0])
-
-
-def apply(path: Path, table: TrafficTable) -> None:
-    """Write a table into the route file by rename.
-
-    Raises:
-        EnvoyError: The file holds a table with this sequence or a higher one: somebody newer has
-            written since, and this caller must read again before it acts.
-    """
-    before, timeout_ms = _written(path)
-    if before == table:
-        return
-    if table.sequence <= before.sequence:
-        raise EnvoyError(
-            f"table {table.sequence} comes after table {before.sequence} was written; read the "
-            "table in force and decide again."
-        )
-    write_json(path, routes(table, timeout_ms=timeout_ms))
-
-
-def in_force(admin: str) -> TrafficTable:
-    """Return the table that Envoy itself says it uses.
+def in_force(admin: str) -> dict[str, TrafficTable]:
+    """Return the tables that Envoy itself says it uses, by market.
 
     Args:
         admin: ``host:port`` of its admin address.
@@ -269,7 +252,7 @@ def in_force(admin: str) -> TrafficTable:
         document = json.loads(ask(admin, "GET", "/config_dump?resource=dynamic_route_configs"))
         return held(document["configs"][0]["route_config"])[0]
     except (KeyError, IndexError, ValueError) as e:
-        raise EnvoyError(f"Envoy at {admin} does not show its table: {e}") from e
+        raise EnvoyError(f"Envoy at {admin} does not show its tables: {e}") from e
 
 
 def admitted(admin: str, folder: Path) -> bool:
@@ -301,6 +284,24 @@ def answered(admin: str) -> dict[str, int]:
         "failed": counts.get("http.users.downstream_rq_5xx", 0),
         "unreached": sum(n for name, n in counts.items() if name.startswith("cluster.")),
     }
+
+
+def sent(admin: str) -> dict[str, int]:
+    """Return how many requests each slot was sent since Envoy started, copies and probes too.
+
+    Raises:
+        EnvoyError: It does not answer.
+    """
+    asked = "/stats?format=json&filter=^cluster.[a-z]+(-shadow|-standby)?.upstream_rq_total$"
+    try:
+        said = json.loads(ask(admin, "GET", asked))["stats"]
+    except (KeyError, ValueError) as e:
+        raise EnvoyError(f"Envoy at {admin} does not count what it sends: {e}") from e
+    counts: dict[str, int] = {}
+    for one in said:
+        slot = one["name"].split(".")[1].partition("-")[0]
+        counts[slot] = counts.get(slot, 0) + int(one["value"])
+    return counts
 
 
 def ask(admin: str, method: str, path: str) -> bytes:

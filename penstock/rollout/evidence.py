@@ -1,326 +1,282 @@
-"""Evidence: what the prediction log and the outcomes say of each arm since a step began."""
+"""Evidence: what the prediction log and the outcomes say of each arm since a step began.
+
+Answers are columns, not records, so that a step with millions of requests fits into the memory.
+:mod:`penstock.rollout.reading` makes them from logs, a simulation from random numbers.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from penstock.predictions import files
-
-Record = Mapping[str, Any]
-
-TOLD = (
-    "at",
-    "arm",
-    "request_id",
-    "version",
-    "mirrored",
-    "status",
-    "latency_ms",
-    "label",
-    "fallbacks",
-)
-"""What evidence needs of a record."""
-
-STOOD_IN = "failed:"
-"""Beginning of a fallback that answered because the model could not."""
-
-TOO_MANY_REQUESTS = 429
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 LEAST_P99 = 100
 """Requests below which a p99 is but the slowest of them."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """Counts of one arm; latencies in milliseconds."""
-
-    requests: int = 0
-    errors: int = 0
-    """Requests that the version failed: status 500 or more, refused for load (429), or answered by
-    what stood in for its model."""
-
-    refused: int = 0
-    """Requests that it says are the user's fault: other statuses from 400 to 499."""
-
-    repeated: int = 0
-    """Requests whose id another one of the arm has: neither compared nor judged by an outcome, for
-    which of them is meant is not known."""
-
-    slow: int = 0
-    """Answered requests slower than the limit."""
-
-    answered: int = 0
-    labelled: int = 0
-    """Answers whose outcome is known."""
-
-    wrong: int = 0
-    p50_ms: float | None = None
-    p99_ms: float | None = None
+PLOTTED = 300
+"""Points of the scatter plot of both versions' scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Met:
+    """What users met: each counts with the share of their requests, so it grows not with time."""
+
+    events: float
+    """Sum of those shares: of users with one request each, how many met it."""
+
+    users: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """Requests of one arm, in order of time: each column has shape [n]."""
+
+    at_n: Floats
+    """Unix seconds."""
+
+    user_n: Ints
+    """Number of the user; the same one in all columns of an evidence."""
+
+    failed_n: Bools
+    """Not answered: status 500 or more, refused for load (429), or answered by what stood in."""
+
+    refused_n: Bools
+    """Said to be the user's fault: other statuses from 400 to 499."""
+
+    latency_ms_n: Floats
+    """NaN of those that were not answered."""
+
+    values_n: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
+    """By source (``right``, ``label``, another field of the outcomes): NaN where none has come."""
+
+    came_at_n: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
+    """By source, Unix seconds of the outcome; NaN where it has none or says no time."""
+
+    slices_n: NDArray[np.uint64] | None = None
+    """Bit ``k`` is set where the request is in slice ``k`` of the evidence."""
+
+    def __len__(self) -> int:
+        return len(self.at_n)
+
+    def where(self, chosen: NDArray[Any]) -> Answers:
+        """Return some of them.
+
+        Args:
+            chosen: Truth values of shape [n], or numbers of requests.
+        """
+        return Answers(
+            at_n=self.at_n[chosen],
+            user_n=self.user_n[chosen],
+            failed_n=self.failed_n[chosen],
+            refused_n=self.refused_n[chosen],
+            latency_ms_n=self.latency_ms_n[chosen],
+            values_n={name: value_n[chosen] for name, value_n in self.values_n.items()},
+            came_at_n={name: came_n[chosen] for name, came_n in self.came_at_n.items()},
+            slices_n=None if self.slices_n is None else self.slices_n[chosen],
+        )
+
+    def in_slice(self, k: int) -> Answers:
+        """Return those of one slice."""
+        if self.slices_n is None:
+            return self.where(np.zeros(len(self), bool))
+        return self.where((self.slices_n >> np.uint64(k)) & np.uint64(1) == 1)
+
+    def within(self, seconds: float) -> Answers:
+        """Return those of so much time from the first one on."""
+        return self.where(self.at_n <= self.at_n[0] + seconds) if len(self) else self
+
+    @property
+    def lasts_s(self) -> float:
+        """Seconds from the first to the last."""
+        return float(self.at_n[-1] - self.at_n[0]) if len(self) else 0.0
+
+    @cached_property
+    def users(self) -> int:
+        """How many users they are of."""
+        return int(np.count_nonzero(np.bincount(self.user_n))) if len(self) else 0
+
+    def met(self, chosen_n: Bools) -> Met:
+        """Return how much users met of what is chosen, of shape [n]."""
+        if not len(self):
+            return Met(events=0.0, users=0)
+        count_u = np.bincount(self.user_n)
+        chosen_u = np.bincount(self.user_n, weights=chosen_n)
+        there_u = count_u > 0
+        events = float((chosen_u[there_u] / count_u[there_u]).sum())
+        return Met(events=events, users=int(there_u.sum()))
+
+    @cached_property
+    def failing(self) -> Ints:
+        """Users who met a failure."""
+        return np.unique(self.user_n[self.failed_n])
+
+    def quantile_ms(self, q: float) -> float | None:
+        """Return a quantile of the answers' latency; None without any."""
+        answered_n = self.latency_ms_n[~np.isnan(self.latency_ms_n)]
+        return float(np.quantile(answered_n, q)) if len(answered_n) else None
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts for people: requests, users, errors, refused, p50_ms, p99_ms."""
+        return {
+            "requests": len(self),
+            "users": self.users,
+            "errors": int(self.failed_n.sum()),
+            "failing_users": len(self.failing),
+            "refused": int(self.refused_n.sum()),
+            "p50_ms": _rounded(self.quantile_ms(0.5)),
+            "p99_ms": _rounded(self.quantile_ms(0.99)),
+        }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
+
+
+NOBODY = Answers(
+    at_n=np.empty(0),
+    user_n=np.empty(0, np.int64),
+    failed_n=np.empty(0, bool),
+    refused_n=np.empty(0, bool),
+    latency_ms_n=np.empty(0),
+)
+"""No answers at all."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Copies:
+    """Requests that both versions were asked: each column has shape [n], in order of time."""
+
+    user_n: Ints
+    alike_n: Bools
+    """Decided alike; what the challenger failed or refused, and the champion answered, is not."""
+
+    one_n: Floats
+    """Score that the champion gave the first row; NaN where it gave none."""
+
+    other_n: Floats
+    """The challenger's."""
+
+    slices_n: NDArray[np.uint64]
+
+    pair_r: Ints
+    """Of requests with several rows: the request's place in the columns above, shape [rows]."""
+
+    one_r: Floats
+    other_r: Floats
+    """Scores of those rows."""
+
+    sent: int
+    """Requests the champion answered long enough ago for their copies to be there."""
+
+    joined: int
+    """Of those, how many can be compared."""
+
+    def __len__(self) -> int:
+        return len(self.user_n)
+
+    @property
+    def coverage(self) -> float | None:
+        """Copies that can be compared by copies sent; None before the first."""
+        return self.joined / self.sent if self.sent else None
+
+
+NO_COPIES = Copies(
+    user_n=np.empty(0, np.int64),
+    alike_n=np.empty(0, bool),
+    one_n=np.empty(0),
+    other_n=np.empty(0),
+    slices_n=np.empty(0, np.uint64),
+    pair_r=np.empty(0, np.int64),
+    one_r=np.empty(0),
+    other_r=np.empty(0),
+    sent=0,
+    joined=0,
+)
+"""Nothing to compare."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """What is known at one moment of one step."""
 
-    champion: Arm
-    challenger: Arm
-    """Of live requests at a step with users, of mirrored ones in shadow."""
+    challenger: Answers
+    """Live answers at a step with users, copies in shadow."""
 
-    before: Arm = Arm()
-    """The champion at the step before: at the last step no user is left with it."""
+    since: float = 0.0
+    """Unix seconds at which the step began."""
 
-    compared: int = 0
-    """Mirrored requests that the champion answered, and the challenger was not too busy for."""
+    champion: Answers = NOBODY
+    """At steps that leave it no users, those of the step before."""
 
-    disagreed: int = 0
-    """Of those, how many the challenger decided otherwise, failed or refused."""
+    earlier: Answers = NOBODY
+    """The champion's, before any user was on the challenger: what users were like by themselves."""
 
-    slow_limit_ms: float = 0.0
+    copies: Copies = NO_COPIES
+    """Of the shadow step."""
+
+    slices: tuple[str, ...] = ()
+    """Names, by their bits."""
+
+    unsliced: str = ""
+    """Why some declared slices are not judged; empty where all are."""
+
     newest_at: float | None = None
     """Unix seconds of the challenger's newest record."""
 
     alive: bool = True
     """Whether the challenger's process is up and ready."""
 
+    lost_share: float = 0.0
+    """Share of records that the logs counted as lost since the step began."""
 
-def read_new(path: Path, offset: int) -> tuple[list[Record], int]:
-    """Return the complete lines of a growing JSON-lines file after ``offset``, and the new offset.
+    conflict: str = ""
+    """Why the evidence contradicts itself; empty where it does not."""
 
-    A last line without its newline is still being written and is left for the next call; one that
-    is no record, as a crash may leave it, is passed over.
-    """
-    try:
-        lines, offset = _lines_after(path, offset)
-    except FileNotFoundError:
-        return [], offset
-    return list(_records(lines)), offset
+    repeated: int = 0
+    """Requests whose id another one has: neither compared nor judged by an outcome."""
 
-
-def _lines_after(path: Path, offset: int) -> tuple[list[bytes], int]:
-    with path.open("rb") as f:
-        f.seek(offset)
-        data = files.whole(f.read())
-    return data.splitlines(keepends=True), offset + len(data)
-
-
-def _records(lines: Iterable[bytes]) -> Iterator[Record]:
-    for line in lines:
-        try:
-            record = orjson.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield cast("Record", record)
-
-
-@dataclass(kw_only=True)
-class Followed:
-    """How far one journal was read; its Parquet file goes on at the same line."""
-
-    offset: int = 0
-    lines: int = 0
-    done: bool = False
-    """Nothing more will come: it was read from Parquet, or has expired."""
-
-
-@dataclass(kw_only=True)
-class LogReader:
-    """Follows the prediction logs of both slots and the outcomes, and sums them up per step.
-
-    Each record is taken once, whenever its journal is finished, becomes Parquet or goes away: both
-    files number their lines alike.
-    """
-
-    logs: Mapping[str, Path]
-    """Folder of each slot's prediction log."""
-
-    outcomes: Path
-    """JSON lines with ``request_id`` and ``label``, written as labels become known."""
-
-    since: float = 0.0
-    """Unix seconds; files that were last written before are not opened."""
-
-    _followed: dict[Path, Followed] = field(default_factory=dict[Path, Followed])
-    _outcomes_offset: int = 0
-    _records: list[Record] = field(default_factory=list[Record])
-    _labels: dict[str, int] = field(default_factory=dict[str, int])
-    _champion: Arm = Arm()
-    _before: Arm = Arm()
-
-    def poll(self) -> None:
-        """Take in what was written since the last call."""
-        for folder in self.logs.values():
-            for journal in self._journals(folder):
-                followed = self._followed.setdefault(journal, Followed())
-                self._records += _told(self._new(journal, followed))
-        found, self._outcomes_offset = read_new(self.outcomes, self._outcomes_offset)
-        for record in found:
-            named, label = record.get("request_id"), record.get("label")
-            # What is compared is the decision on a request's first row.
-            if isinstance(named, str) and type(label) is int and record.get("row", 0) == 0:
-                self._labels[named] = label
-
-    def _journals(self, folder: Path) -> list[Path]:
-        """Return the journals, there still or not, that may hold something new."""
-        named = {path.with_suffix(files.JOURNAL) for path in folder.glob("predictions-*")}
-        done = {journal for journal, followed in self._followed.items() if followed.done}
-        return sorted(named - done)
-
-    def _new(self, journal: Path, followed: Followed) -> list[Record]:
-        parquet = journal.with_suffix(files.PARQUET)
-        try:
-            if _written_at(journal) < self.since:
-                followed.done = not files.is_open(journal)
-                return []
-            lines, followed.offset = _lines_after(journal, followed.offset)
-            followed.lines += len(lines)
-            return list(_records(lines))
-        except FileNotFoundError:
-            followed.done = True  # a journal goes away only after its Parquet file is there
-        try:
-            if _written_at(parquet) < self.since:
-                return []
-            return _rows_from(parquet, followed.lines)
-        except FileNotFoundError:
-            return []
-
-    def forget_before(self, at: float) -> None:
-        """Drop records older than a step's beginning; they are no evidence for it.
-
-        What the champion's came to is kept, to hold the next step's challenger against.
-        """
-        self._before, self._champion = self._champion, Arm()
-        self._records = [r for r in self._records if r["at"] >= at]
-
-    def evidence(
-        self,
-        *,
-        since: float,
-        champion: str | None,
-        challenger: str,
-        shadow: bool,
-        slow_ratio: float,
-        slow_floor_ms: float,
-        alive: bool,
-    ) -> Evidence:
-        """Return the evidence of one step.
-
-        Args:
-            since: Unix seconds at which the step's table was confirmed.
-            champion, challenger: Versions, as the servers name them.
-            shadow: The challenger's mirrored requests count, not its live ones.
-        """
-        recent = [r for r in self._records if r["at"] >= since]
-        # What the champion answered for a challenger that could not is no request of its own users.
-        own = [r for r in recent if r["arm"] != "challenger" or r["version"] == challenger]
-        one = [r for r in own if r["version"] == champion and not r["mirrored"]]
-        other = [r for r in recent if r["version"] == challenger and r["mirrored"] == shadow]
-        p99 = self._usual_p99_ms(one)
-        limit = max(slow_floor_ms, slow_ratio * p99) if p99 is not None else slow_floor_ms
-        compared, disagreed = _agreement(_once(one), _once(other))
-        self._champion = self._arm(one, limit)
-        return Evidence(
-            champion=self._champion,
-            challenger=self._arm(other, limit),
-            before=self._before,
-            compared=compared,
-            disagreed=disagreed,
-            slow_limit_ms=limit,
-            newest_at=max((r["at"] for r in other), default=None),
-            alive=alive,
+    def in_slice(self, k: int) -> Evidence:
+        """Return the evidence of one slice of users, without copies."""
+        return replace(
+            self,
+            challenger=self.challenger.in_slice(k),
+            champion=self.champion.in_slice(k),
+            earlier=self.earlier.in_slice(k),
+            copies=NO_COPIES,
         )
 
-    def _usual_p99_ms(self, one: list[Record]) -> float | None:
-        """Return the champion's p99: at the last step, where it has no users, the one before."""
-        if len(one) < LEAST_P99 and self._before.p99_ms is not None:
-            return self._before.p99_ms
-        return _quantile(list(filter(_answered, one)), 0.99)
-
-    def _arm(self, records: list[Record], limit_ms: float) -> Arm:
-        answered, errors = list(filter(_answered, records)), sum(map(_failed, records))
-        once = _once(records)
-        judged = list(self._judged(r for r in once if _answered(r)))
-        return Arm(
-            requests=len(records),
-            errors=errors,
-            refused=len(records) - len(answered) - errors,
-            repeated=len(records) - len(once),
-            slow=sum(r["latency_ms"] > limit_ms for r in answered),
-            answered=len(answered),
-            labelled=len(judged),
-            wrong=judged.count(False),
-            p50_ms=_quantile(answered, 0.5),
-            p99_ms=_quantile(answered, 0.99),
-        )
-
-    def _judged(self, answered: Iterable[Record]) -> Iterator[bool]:
-        for record in answered:
-            truth = self._labels.get(record["request_id"])
-            if truth is not None and record["label"]:
-                yield record["label"][0] == truth
+    def summary(self) -> dict[str, Any]:
+        """Return counts for the ledger and for plots; ``scatter`` has pairs of scores."""
+        said: dict[str, Any] = {
+            "champion": self.champion.summary(),
+            "challenger": self.challenger.summary(),
+            "lost_share": round(self.lost_share, 6),
+            "repeated": self.repeated,
+            "conflict": self.conflict,
+        }
+        if len(self.copies):
+            said |= {
+                "compared": len(self.copies),
+                "disagreed": int((~self.copies.alike_n).sum()),
+                "coverage": self.copies.coverage,
+                "scatter": scatter(self.copies),
+            }
+        return said
 
 
-def _written_at(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _told(records: Iterable[Record]) -> Iterator[Record]:
-    """Give what evidence needs of records; features of a whole release would fill the memory."""
-    for record in records:
-        if record.get("at") is not None:
-            yield {key: record.get(key) for key in TOLD}
-
-
-def _rows_from(parquet: Path, line: int) -> list[Record]:
-    """Return the records of a finished journal from one of its lines on, as they were in it."""
-    table = pq.read_table(parquet, columns=["line", *TOLD])
-    rest = table.filter(pc.greater_equal(table["line"], line)).filter(pc.field("at").is_valid())
-    microseconds = rest["at"].cast(pa.int64()).to_pylist()
-    rows = rest.drop_columns(["line", "at"]).to_pylist()
-    return [{**row, "at": us / 1e6} for row, us in zip(rows, microseconds, strict=True)]
-
-
-def _failed(record: Record) -> bool:
-    """Return whether the version could not answer, though the user may have got an answer."""
-    status: int = record["status"]
-    if status >= 500 or status == TOO_MANY_REQUESTS:
-        return True
-    stood_in: list[str] | None = record["fallbacks"]
-    return bool(stood_in) and any(way.startswith(STOOD_IN) for way in stood_in)
-
-
-def _answered(record: Record) -> bool:
-    return record["status"] < 400 and not _failed(record)
-
-
-def _once(records: list[Record]) -> list[Record]:
-    """Return those whose id no other has: clients may send the same id again and again."""
-    times = Counter(r["request_id"] for r in records)
-    return [r for r in records if times[r["request_id"]] == 1]
-
-
-def _quantile(answered: list[Record], q: float) -> float | None:
-    return float(np.quantile([r["latency_ms"] for r in answered], q)) if answered else None
-
-
-def _agreement(one: list[Record], other: list[Record]) -> tuple[int, int]:
-    """Return how many copies can be compared, and how many of those were not decided alike.
-
-    One that failed or was refused, while the champion answered, is not alike; what was refused for
-    load says nothing of decisions.
-    """
-    decided = {r["request_id"]: r["label"] for r in one if _answered(r) and r["label"]}
-    copies = [r for r in other if r["request_id"] in decided and r["status"] != TOO_MANY_REQUESTS]
-    compared = [r for r in copies if r["label"] or not _answered(r)]
-    alike = sum(_answered(r) and r["label"] == decided[r["request_id"]] for r in compared)
-    return len(compared), len(compared) - alike
+def scatter(copies: Copies) -> list[list[float]]:
+    """Return at most ``PLOTTED`` pairs of scores, champion and challenger, evenly from all."""
+    known_n = np.flatnonzero(~np.isnan(copies.one_n) & ~np.isnan(copies.other_n))
+    if not len(known_n):
+        return []
+    picked = known_n[np.unique(np.linspace(0, len(known_n) - 1, PLOTTED).astype(np.int64))]
+    pairs = np.stack([copies.one_n[picked], copies.other_n[picked]], axis=1)
+    return [[round(float(one), 4), round(float(other), 4)] for one, other in pairs]

@@ -1,162 +1,193 @@
-"""Judge a step's evidence against the release policy. Pure; may be asked after every request."""
+"""Judge a step's evidence against the plan. Pure; may be asked after every request.
+
+Every check holds under repeated looks. What fails may do so as soon as it is sure; what passes
+needs the least number of users besides. A version as good as the champion is failed by any check
+at any step with chance ``alpha`` at most: each check has its share of it. Each check passes a
+version that is worse by its limit with chance ``beta`` at most; as all must pass, none is corrected
+for the others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
-from penstock.rollout.evidence import Arm, Evidence
-from penstock.stats.sequential import share
-from penstock.verdict import Check, Outcome, Verdict
-from penstock.workload import Rollout
+from penstock.rollout import answering, measures, segments, shadowing
+from penstock.rollout.checks import Found, Levels, at_most
+from penstock.rollout.evidence import Evidence
+from penstock.rollout.judgement import Effect, Judgement
+from penstock.rollout.measures import Compared
+from penstock.rollout.plan import Plan, Step
+from penstock.rollout.table import BUCKETS, buckets_for
+from penstock.stats import mismatch
+from penstock.verdict import Outcome, Verdict
 
 PROCESS = "challenger process"
 """Name of the check whose failure is critical: it does not wait for any soak."""
 
-REFUSED = "refused requests"
+WHOLE = "evidence"
+SPLIT = "split of users"
+
+SETTLE_S = 1.0
+"""Both slots' logs are written this much later: newer users of one may lack of the other."""
+
+EVERYWHERE_ASKED = 6
+"""Checks that can fail at any step: failing users, too many, refused, slow, p99; against the
+champion's."""
 
 
-def judge(policy: Rollout, evidence: Evidence, *, shadow: bool) -> Verdict:
-    """Return the verdict of one step so far.
-
-    Every share is held against its limit with a confidence sequence, so that looking at every tick
-    does not raise the chance of a wrong answer above ``policy.alpha`` for a check.
-    """
-    arm = evidence.challenger
-    least, alpha = policy.min_requests, policy.alpha
-    checks = [
-        _process(alive=evidence.alive),
-        at_most("errors", arm.errors, arm.requests, policy.max_error_share, least, alpha),
-        _refused(policy, evidence),
-        at_most(
-            f"slower than {evidence.slow_limit_ms:.0f} ms",
-            arm.slow,
-            arm.answered,
-            policy.max_slow_share,
-            least,
-            alpha,
-        ),
-        _by_id(
-            at_most("wrong answers", arm.wrong, arm.labelled, policy.max_wrong_share, least, alpha),
-            arm,
-        ),
-    ]
-    if shadow:
-        limit = policy.max_disagreement_share
-        checks.append(
-            _by_id(
-                at_most(
-                    "other decision than the champion",
-                    evidence.disagreed,
-                    evidence.compared,
-                    limit,
-                    least,
-                    alpha,
-                ),
-                arm,
-            )
+def judge(plan: Plan, evidence: Evidence, step: Step, *, now: datetime) -> Judgement:
+    """Return what a step's evidence comes to."""
+    found = [_process(evidence), _whole(plan, evidence)]
+    if found[1].outcome is Outcome.ERROR:
+        # One arm may lack records: whatever the two say of each other may be wrong.
+        return _judgement(found, critical=_critical(found))
+    levels, share = levels_of(plan, evidence, step), share_of(step)
+    found += answering.judged(plan, evidence, step, share, levels)
+    critical = _critical(found) or _too_many(plan, evidence, levels)
+    if step.shadow:
+        asked = plan.policy.shadow
+        found += shadowing.judged(asked, evidence, levels)
+        return _judgement(
+            found, critical=critical, parts=shadowing.segments(asked, evidence, levels)
         )
-    return Verdict(tuple(checks))
+    if plan.first:
+        return _judgement(found, critical=critical)
+    if 0 < share < 1:
+        found.append(_split(evidence, share, levels, now=now.timestamp()))
+    compared = measures.compared(plan, evidence, share, levels, now=now.timestamp())
+    parts = segments.judged(plan, evidence, share, levels, now=now.timestamp())
+    return _decided(plan, [*found, *parts.found], compared, critical, parts.rows)
 
 
-def _refused(policy: Rollout, evidence: Evidence) -> Check:
-    """Hold refusals against the champion's, at this step and the one before."""
-    arm, now, before = evidence.challenger, evidence.champion, evidence.before
-    return at_most_more(
-        REFUSED,
-        (arm.refused, arm.requests),
-        (now.refused + before.refused, now.requests + before.requests),
-        policy.max_refused_share,
-        policy.min_requests,
-        policy.alpha,
-    )
+def levels_of(plan: Plan, evidence: Evidence, step: Step) -> Levels:
+    """Return how sure each check must be; all parts of alpha together are the policy's."""
+    policy = plan.policy
+    if step.shadow:
+        asked = EVERYWHERE_ASKED + len(shadowing.ASKED) + bool(evidence.slices)
+    else:
+        kinds = len(segments.KINDS) if evidence.slices else 0
+        asked = EVERYWHERE_ASKED + 2 + len(policy.guardrails) + kinds
+    alpha = policy.alpha / (len(plan.steps) * asked)
+    return Levels(alpha=alpha, beta=policy.beta, least=policy.min_users)
 
 
-def _by_id(check: Check, arm: Arm) -> Check:
-    """Say of a check that joins by request id how many could not be joined."""
-    if not arm.repeated:
-        return check
-    left_out = f"{arm.repeated} requests left out, their ids repeat"
-    return replace(check, reason=f"{check.reason}; {left_out}")
+def share_of(step: Step) -> float:
+    """Return the share of users that a step's table gives the challenger."""
+    return buckets_for(step.percent) / BUCKETS
 
 
-def at_most(name: str, events: int, trials: int, limit: float, least: int, alpha: float) -> Check:
-    """Pass when the share is surely within the limit, fail when it surely is not.
-
-    Args:
-        least: Trials needed before it can pass; it may fail sooner.
-        alpha: Level of the confidence sequence.
-
-    >>> at_most("errors", 0, 0, 0.05, 50, 0.01).outcome
-    <Outcome.ERROR: 'error'>
-    >>> at_most("errors", 0, 400, 0.05, 50, 0.01).outcome
-    <Outcome.PASS: 'pass'>
-    >>> at_most("errors", 30, 100, 0.05, 50, 0.01).outcome
-    <Outcome.FAIL: 'fail'>
-    """
-    if not trials:
-        return Check(name=name, outcome=Outcome.ERROR, reason="nothing measured yet", limit=limit)
-    found = share(events, trials, alpha=alpha)
-    return Check(
-        name=name,
-        outcome=_outcome(found.low, found.high, limit, enough=trials >= least),
-        reason=f"{found}, at most {limit:.1%}",
-        value=found.estimate,
-        limit=limit,
-    )
-
-
-def at_most_more(
-    name: str,
-    counts: tuple[int, int],
-    usual: tuple[int, int],
-    more: float,
-    least: int,
-    alpha: float,
-) -> Check:
-    """Pass when a share is surely not more than ``more`` above the usual one, fail when it is.
-
-    Each share has a confidence sequence at half of ``alpha``, so both hold at once, whatever the
-    two have to do with each other, with probability at least ``1 - alpha``.
-
-    Args:
-        counts: Events and trials.
-        usual: The same of what it is held against; without trials, events are not usual at all.
-        least: Trials needed before it can pass; it may fail sooner.
-
-    >>> at_most_more("refused", (80, 800), (90, 800), 0.05, 50, 0.01).outcome
-    <Outcome.INCONCLUSIVE: 'inconclusive'>
-    >>> at_most_more("refused", (160, 800), (0, 800), 0.05, 50, 0.01).outcome
-    <Outcome.FAIL: 'fail'>
-    """
-    if not usual[1]:
-        return at_most(name, *counts, more, least, alpha)
-    if not counts[1]:
-        return Check(name=name, outcome=Outcome.ERROR, reason="nothing measured yet", limit=more)
-    found, held = share(*counts, alpha=alpha / 2), share(*usual, alpha=alpha / 2)
-    low, high = found.low - held.high, found.high - held.low
-    return Check(
-        name=name,
-        outcome=_outcome(low, high, more, enough=counts[1] >= least),
-        reason=f"{found}, at most {more:.1%} above the champion's {held}",
-        value=found.estimate,
-        limit=more,
-    )
-
-
-def _outcome(low: float, high: float, limit: float, *, enough: bool) -> Outcome:
-    if low > limit:
-        return Outcome.FAIL
-    return Outcome.PASS if high <= limit and enough else Outcome.INCONCLUSIVE
-
-
-def _process(*, alive: bool) -> Check:
-    return Check(
+def _process(evidence: Evidence) -> Found:
+    return Found(
         name=PROCESS,
-        outcome=Outcome.PASS if alive else Outcome.FAIL,
-        reason="up and ready" if alive else "crashed or not ready",
+        role="process",
+        outcome=Outcome.PASS if evidence.alive else Outcome.FAIL,
+        reason="up and ready" if evidence.alive else "crashed or not ready",
+        unit="",
     )
 
 
-def critical(verdict: Verdict) -> bool:
-    """Return whether something failed that must not wait."""
-    return any(c.name == PROCESS and c.outcome is Outcome.FAIL for c in verdict.checks)
+def _whole(plan: Plan, evidence: Evidence) -> Found:
+    lost, most = evidence.lost_share, plan.policy.max_log_loss
+    problem = evidence.conflict
+    if not problem and lost > most:
+        problem = f"{lost:.1%} of records were lost, at most {most:.1%}"
+    return Found(
+        name=WHOLE,
+        role="process",
+        outcome=Outcome.ERROR if problem else Outcome.PASS,
+        reason=problem or f"{lost:.2%} of records were lost",
+        estimate=lost,
+        limit=most,
+    )
+
+
+def _critical(found: Sequence[Found]) -> str:
+    """Return why it cannot wait; the process comes first."""
+    failed = found[0].outcome is Outcome.FAIL
+    return f"{PROCESS}: {found[0].reason}" if failed else ""
+
+
+def _too_many(plan: Plan, evidence: Evidence, levels: Levels) -> str:
+    """Return why so many failures cannot wait; empty where they are not surely so many."""
+    limit = plan.policy.critical_error_share
+    one, other = (arm.met(arm.failed_n) for arm in (evidence.challenger, evidence.champion))
+    found = at_most(answering.FAILING, one, other, limit, levels)
+    return f"{found.name}: {found.reason}" if found.outcome is Outcome.FAIL else ""
+
+
+def _split(evidence: Evidence, share: float, levels: Levels, *, now: float) -> Found:
+    """Ask whether users were divided as the table says: else nothing else can be believed."""
+    settled = [
+        arm.where(arm.at_n <= now - SETTLE_S).users
+        for arm in (evidence.challenger, evidence.champion)
+    ]
+    found = mismatch.split(*settled, share=share, alpha=levels.alpha)
+    estimate, users = found.estimate or 0.0, sum(settled)
+    outcome = Outcome.FAIL if found.failed else Outcome.PASS
+    return Found(
+        name=SPLIT,
+        role="split",
+        outcome=outcome if users else Outcome.ERROR,
+        reason=f"{settled[0]} of {users} users, {estimate:.1%}; the table gives {share:.1%}",
+        estimate=found.estimate,
+        limit=share,
+        users=(settled[0], settled[1]),
+        alpha=levels.alpha,
+    )
+
+
+def _decided(
+    plan: Plan,
+    found: list[Found],
+    compared: Sequence[Compared],
+    critical: str,
+    parts: Sequence[Mapping[str, Any]],
+) -> Judgement:
+    """Apply the decision table to the primary measure and everything else."""
+    primary, rest = compared[0], [*found, *(c.found for c in compared[1:])]
+    others = Verdict(tuple(f.check() for f in rest))
+    parity = primary.effect is Effect.PARITY and not plan.policy.accept_parity
+    first = primary.found
+    if parity:
+        # Safe is not enough here, and more users may still show that it is better.
+        reason = f"{first.reason}; no better is not enough"
+        first = replace(first, outcome=Outcome.INCONCLUSIVE, reason=reason)
+    no_value = parity and primary.surely_no_more and others.outcome is Outcome.PASS
+    judged = _judgement([first, *rest], primary.effect, critical=critical, parts=parts)
+    reason = _reason(judged, others, first, no_value=no_value)
+    return replace(judged, reason=reason, no_value=no_value)
+
+
+def _reason(judged: Judgement, others: Verdict, primary: Found, *, no_value: bool) -> str:
+    told = f"{primary.name} {primary.reason}"
+    if no_value:
+        return f"no value: {told}; safe, and of no use"
+    if judged.effect is Effect.BETTER and others.outcome is Outcome.FAIL:
+        return f"trade-off: {told}, but {others.reason}"
+    if judged.effect is Effect.WORSE:
+        return f"worse: {told}"
+    if judged.outcome is Outcome.PASS:
+        word = "better" if judged.effect is Effect.BETTER else "no worse"
+        return f"{word}: {told}; {others.reason}"
+    return judged.verdict.reason
+
+
+def _judgement(
+    found: Sequence[Found],
+    effect: Effect = Effect.UNCLEAR,
+    *,
+    critical: str,
+    parts: Sequence[Mapping[str, Any]] = (),
+) -> Judgement:
+    verdict = Verdict(tuple(f.check() for f in found))
+    return Judgement(
+        verdict=verdict,
+        effect=effect,
+        reason=verdict.reason,
+        critical=critical,
+        rows=tuple(f.row() for f in found),
+        segments=tuple(parts),
+    )

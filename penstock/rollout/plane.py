@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from filelock import FileLock, Timeout
 
 from penstock.bundle import write_json
 from penstock.endpoint import Endpoint
-from penstock.rollout import envoy
+from penstock.release import EVERYWHERE, Fallback
+from penstock.rollout import asking, envoy, kill, written
 from penstock.rollout.access import Access, AccessError
+from penstock.rollout.ports import TableError
 from penstock.rollout.rotation import rotate
-from penstock.rollout.routing import PROBE
+from penstock.rollout.routing import ANSWERING, PROBE
 from penstock.rollout.supervisor import LOCK, check_port, log_of
-from penstock.rollout.table import SLOTS, TrafficTable
-from penstock.rollout.watching import alive, end_leftover, left_over, started_at
-from penstock.workload import load
+from penstock.rollout.table import RULES, SLOTS, TrafficTable
+from penstock.rollout.watching import alive, end_leftover, left_over
+from penstock.workload import UnknownWorkload, load
 
 UP_S = 20.0
 DOWN_S = 35.0
@@ -41,7 +44,7 @@ _STARTED: list[subprocess.Popen[bytes]] = []
 and are collected when they end."""
 
 
-class PlaneError(RuntimeError):
+class PlaneError(TableError):
     """The servers are not as they should be; the text says what to do."""
 
 
@@ -147,6 +150,18 @@ class Plane:
         return plane
 
     @property
+    def _routes(self) -> Path:
+        return self._folder / "routes" / "table.json"
+
+    @property
+    def _admin(self) -> str:
+        """Envoy's admin address, empty while it has none."""
+        try:
+            return (self._folder / "admin-address").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    @property
     def _access(self) -> Path:
         return self._folder / "access.json"
 
@@ -156,7 +171,7 @@ class Plane:
             folder=self._folder,
             port=port,
             model=model,
-            slots=dict.fromkeys(SLOTS, port),
+            slots=dict.fromkeys(ANSWERING, port),
             access=access,
         )
         envoy.check(trial, FIRST)
@@ -173,15 +188,17 @@ class Plane:
     def _start(self, model: str, port: int, promised: Endpoint) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "observed.json").unlink(missing_ok=True)
+        slots: dict[str, Any] = dict.fromkeys(ANSWERING)
+        if thrown := kill.adopt(self.home, datetime.now(UTC)):
+            # Whoever starts the servers need not know that the switch was thrown while they ran.
+            slots[thrown.to] = thrown.serving
         desired = {
             "model": model,
             "port": port,
             "timeout_ms": promised.timeout_ms,
             "body_bytes": promised.max_body_bytes,
             "in_flight": promised.max_in_flight,
-            "slots": dict.fromkeys(SLOTS),
-            "owner": None,
-            "champion": None,
+            "slots": slots,
             "stop": False,
         }
         write_json(self._folder / "desired.json", desired)
@@ -245,11 +262,13 @@ class Plane:
     def _seen(self) -> dict[str, Any]:
         return _read(self._folder / "observed.json")
 
+    def _desired(self) -> dict[str, Any]:
+        return json.loads((self._folder / "desired.json").read_text(encoding="utf-8"))
+
     def _desire(self, change: Callable[[dict[str, Any]], None]) -> None:
-        path = self._folder / "desired.json"
-        desired = json.loads(path.read_text(encoding="utf-8"))
+        desired = self._desired()
         change(desired)
-        write_json(path, desired)
+        write_json(self._folder / "desired.json", desired)
 
     def set_slot(
         self,
@@ -260,9 +279,27 @@ class Plane:
         version: str,
         fault: Mapping[str, str] | None = None,
     ) -> None:
-        """Let a slot serve a package; its server refuses one that has another digest."""
+        """Let a slot serve a package; its server refuses one that has another digest.
+
+        Raises:
+            PlaneError: The kill switch sends everybody there, and the version was killed.
+        """
+        self._check_killed(slot, version)
         wanted = {"package": str(package), "digest": digest, "version": version, "fault": fault}
-        self._desire(lambda desired: desired["slots"].update({slot: wanted}))
+        changed = {slot: wanted}
+        desired = self._desired()
+        if not desired["slots"].get(RULES) and _falls_back_on_rules(desired["model"]):
+            changed[RULES] = {**wanted, "version": RULES, "fault": None}
+        self._desire(lambda desired: desired["slots"].update(changed))
+
+    def _check_killed(self, slot: str, version: str) -> None:
+        thrown = kill.adopt(self.home, datetime.now(UTC))
+        if thrown is not None and slot == thrown.to and version != thrown.version:
+            raise PlaneError(
+                f"slot {slot} answers everybody while the kill switch is thrown, with version "
+                f"{thrown.version}; version {version} can be there when it is cleared: "
+                "penstock kill clear."
+            )
 
     def stop_slot(self, slot: str) -> None:
         """Let a slot serve nothing, and wait until its process is gone."""
@@ -304,20 +341,20 @@ class Plane:
         return float(seen["seconds"] or 0.0)
 
     def apply(self, table: TrafficTable) -> None:
-        """Put a table into Envoy's route file, by rename.
+        """Put a market's table into Envoy's route file, by rename; needs nobody else to run.
 
         Raises:
-            EnvoyError: A table with this sequence or a higher one was written since.
+            Stale: A table with this sequence or a higher one was written since.
         """
-        envoy.apply(Path(self.status()["routes"]), table)
+        written.apply(self._routes, table)
 
-    def observe(self) -> TrafficTable:
-        """Return the table that Envoy itself uses."""
-        return envoy.in_force(self.status()["admin"])
+    def observe(self, market: str = EVERYWHERE) -> TrafficTable:
+        """Return the table of a market that Envoy itself uses."""
+        return written.of_market(envoy.in_force(self._admin), market)
 
-    def written(self) -> TrafficTable:
-        """Return the table that was written last; Envoy may not use it yet."""
-        return envoy.written(Path(self.status()["routes"]))
+    def written(self, market: str = EVERYWHERE) -> TrafficTable:
+        """Return the table of a market that was written last; Envoy may not use it yet."""
+        return written.written(self._routes, market)
 
     def answering(self) -> str:
         """Return the slot that answers the users whom no release has taken."""
@@ -329,7 +366,43 @@ class Plane:
         Raises:
             PlaneError: It does not, in time.
         """
-        self._until(lambda: self.observe() == table, timeout_s)
+        self._until(lambda: self.observe(table.market) == table, timeout_s)
+
+    def verify(self, table: TrafficTable) -> str:
+        """Return what is wrong with a table that should be in force, empty where nothing is.
+
+        It is read back, a user of each arm is sent through the edge, and slots that no market's
+        table names must be sent nothing any more.
+        """
+        if thrown := self.killed():
+            return f"the kill switch is thrown: {thrown}"
+        try:
+            used = self.observe(table.market)
+        except TableError as e:
+            return str(e)
+        if used != table:
+            return f"table {used.sequence} is in force in {table.market}, not {table.sequence}"
+        return asking.misled(self._folder, table, self.status()["model"]) or self._loud()
+
+    def _loud(self) -> str:
+        tables = written.tables(self._routes).values()
+        asked = {s for t in tables for s in (t.champion, t.challenger, t.mirror, t.trickle)}
+        try:
+            return asking.still_asked(self._admin, set(SLOTS) - asked)
+        except TableError as e:
+            return str(e)
+
+    def verify_slot(self, slot: str) -> str:
+        """Return what is wrong with a slot's golden answers, empty where it answers them right."""
+        wanted = self._desired()["slots"].get(slot)
+        if wanted is None:
+            return f"slot {slot} serves nothing"
+        model = self.status()["model"]
+        return asking.golden(self._folder, slot, Path(wanted["package"]), model)
+
+    def killed(self) -> str:
+        """Return who threw the kill switch and why; empty while it is not thrown."""
+        return str(kill.killed(self.home) or "")
 
     def probe(self, slot: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """Ask one slot through Envoy, whatever the table says; return status and body."""
@@ -341,19 +414,6 @@ class Plane:
             return answer.status, answer.read()
         finally:
             connection.close()
-
-    def hold(self, *, champion: str | None) -> None:
-        """Make this process the owner of what follows.
-
-        When it dies before :meth:`release`, the supervisor returns every user to the champion's
-        slot and stops the other; without a champion it stops everything.
-        """
-        owner = {"pid": os.getpid(), "start": started_at(os.getpid())}
-        self._desire(lambda desired: desired.update(owner=owner, champion=champion))
-
-    def release(self) -> None:
-        """End the ownership."""
-        self._desire(lambda desired: desired.update(owner=None))
 
     def down(self) -> None:
         """Stop everything and wait until it is gone; a supervisor that hangs is killed."""
@@ -401,6 +461,14 @@ class Plane:
             if time.monotonic() > end:
                 raise PlaneError(f"not so within {timeout_s:.0f} s; see the logs in {self._folder}")
             time.sleep(POLL_S)
+
+
+def _falls_back_on_rules(model: str) -> bool:
+    """Return whether a workload's kill switch leads to its rules; they stand ready then."""
+    try:
+        return load(model).rollout.kill_to is Fallback.RULES
+    except UnknownWorkload:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,18 +1,28 @@
-"""Where a request goes: the table as Envoy's routes, the slots as its clusters."""
+"""Where a request goes: the tables of all markets as Envoy's routes, in one file.
+
+The order is the meaning: the owner's probes, the health questions, then market by market the kill
+switch, the challenger's users and everybody else. The market of everybody comes last, and takes
+whoever names no market, or one that has no table.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from penstock.rollout.edge import TOKENS, TYPES, address
-from penstock.rollout.table import SLOTS, TrafficTable
+from penstock.release import EVERYWHERE
+from penstock.rollout.edge import TOKENS, TYPES
+from penstock.rollout.pools import SHADOW, STANDBY, seconds
+from penstock.rollout.table import RULES, SLOTS, TrafficTable
 
 ROUTES = "users"
 """Name of the route configuration."""
 
 PROBE = "x-penstock-probe-slot"
+MARKET = "x-market"
+"""Header by which a caller says whose users these are, in lower case."""
+
 PATIENCE = 0.3
 """Part of a request's time after which the champion is asked beside a silent challenger.
 
@@ -22,39 +32,61 @@ With the usual second a hanging challenger costs its users 0.3 s, until it is ej
 OPEN = ("/v2/health/live", "/v2/health/ready")
 """Paths that need no token: they say yes or no, and a load balancer asks them."""
 
+ANSWERING = (*SLOTS, RULES)
+"""Slots that can be asked: two of versions, and the one of the rules."""
+
+KILL_KEY = "penstock.kill"
+"""Beginning of the runtime keys by which everybody is sent to one slot, whatever a table says."""
+
 _REFUSED = [400, 404, 413, 422, 429]
 """A challenger may refuse what the champion takes: another contract, another limit."""
 
 _LUA = "envoy.filters.http.lua"
-_SILENT, _EJECTED_S = 5, 5
-_WAITING = 1024
-_COPIES = 16
+_TRICKLE = 1
+"""Of a hundred requests, those that a standby gets a copy of."""
 
-_AT_ONCE = {"update_merge_window": "0s"}
-"""What becomes of a slot's health is heard at once; by default Envoy waits up to a second."""
+Rule = dict[str, Any]
 
 
-def routes(table: TrafficTable, *, timeout_ms: float) -> dict[str, Any]:
-    """Return the route file of a table: probes, health, challenger, champion, in this order.
+def routes(tables: Iterable[TrafficTable], *, timeout_ms: float) -> dict[str, Any]:
+    """Return the route file of tables, one of each market.
 
     Args:
         timeout_ms: Time in which a server says it has answered.
+
+    Raises:
+        ValueError: There is none of everybody, or two of one market.
     """
-    rules = [_probe(slot, table, timeout_ms) for slot in SLOTS]
-    rules += [_open(path, table, timeout_ms) for path in OPEN]
-    if table.challenger is not None and table.buckets:
-        rules.append(_challenger(table, table.challenger, timeout_ms))
-    rules.append(_champion(table, timeout_ms))
+    held = _in_order(tables)
+    everybody = held[-1]
+    rules = [_probe(slot, timeout_ms) for slot in ANSWERING]
+    for path in OPEN:
+        rules += [_killed(_open(path, slot, timeout_ms), slot) for slot in ANSWERING]
+        rules.append(_open(path, everybody.champion, timeout_ms))
+    for table in held:
+        rules += _of_market(table, timeout_ms)
     kind = f"{TYPES}config.route.v3.RouteConfiguration"
-    made = _configuration(table, rules, timeout_ms)
-    return {"version_info": str(table.sequence), "resources": [{"@type": kind, **made}]}
+    version = ",".join(f"{table.market}:{table.sequence}" for table in held)
+    made = _configuration(held, rules, timeout_ms)
+    return {"version_info": version, "resources": [{"@type": kind, **made}]}
+
+
+def _in_order(tables: Iterable[TrafficTable]) -> list[TrafficTable]:
+    held = sorted(tables, key=lambda table: (table.market == EVERYWHERE, table.market))
+    names = [table.market for table in held]
+    if len(set(names)) < len(names) or EVERYWHERE not in names:
+        raise ValueError(
+            f"tables of the markets {', '.join(names)}; there must be one of each, and one of "
+            f"{EVERYWHERE!r} for everybody else."
+        )
+    return held
 
 
 def _configuration(
-    table: TrafficTable, rules: list[dict[str, Any]], timeout_ms: float
+    tables: Iterable[TrafficTable], rules: list[Rule], timeout_ms: float
 ) -> dict[str, Any]:
-    """Return a route configuration that carries the table it was made of."""
-    text = json.dumps(table.to_dict(), sort_keys=True)
+    """Return a route configuration that carries the tables it was made of."""
+    text = json.dumps({t.market: t.to_dict() for t in tables}, sort_keys=True)
     return {
         "name": ROUTES,
         "validate_clusters": True,
@@ -66,78 +98,102 @@ def _configuration(
                 # Servers need no secret to answer, and what they lack they cannot log.
                 "request_headers_to_remove": ["authorization", "proxy-authorization", "cookie"],
                 "metadata": {
-                    "filter_metadata": {"penstock": {"table": text, "timeout_ms": timeout_ms}}
+                    "filter_metadata": {"penstock": {"tables": text, "timeout_ms": timeout_ms}}
                 },
             }
         ],
     }
 
 
-def held(configuration: Mapping[str, Any]) -> tuple[TrafficTable, float]:
-    """Return the table that a route configuration carries, and the servers' time.
+def held(configuration: Mapping[str, Any]) -> tuple[dict[str, TrafficTable], float]:
+    """Return the tables that a route configuration carries, by market, and the servers' time.
 
     Raises:
         KeyError, IndexError, ValueError: It carries none.
     """
     kept = configuration["virtual_hosts"][0]["metadata"]["filter_metadata"]["penstock"]
-    return TrafficTable.from_dict(json.loads(kept["table"])), float(kept["timeout_ms"])
+    tables = {m: TrafficTable.from_dict(t) for m, t in json.loads(kept["tables"]).items()}
+    return tables, float(kept["timeout_ms"])
 
 
-def _rule(arm: str, cluster: str, table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
-    def header(name: str, value: str) -> list[dict[str, Any]]:
-        return [
-            {
-                "header": {"key": name, "value": value},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ]
+def _of_market(table: TrafficTable, timeout_ms: float) -> list[Rule]:
+    rules = [_killed(_rule("fallback", slot, timeout_ms), slot) for slot in ANSWERING]
+    if table.challenger is not None and table.buckets:
+        rules.append(_challenger(table, table.challenger, timeout_ms))
+    rules.append(_champion(table, timeout_ms))
+    for rule in rules:
+        rule["metadata"] = {"filter_metadata": {_LUA: {"salt": table.salt}}}
+        rule["request_headers_to_add"] += _header("x-rollout-market", table.market)
+        if table.market != EVERYWHERE:
+            _matching(rule, MARKET, {"string_match": {"exact": table.market}})
+    return rules
 
+
+def _rule(arm: str, cluster: str, timeout_ms: float) -> Rule:
     return {
         "match": {"prefix": "/"},
-        "metadata": {"filter_metadata": {_LUA: {"salt": table.salt}}},
-        "request_headers_to_add": header("x-rollout-arm", arm),
+        "request_headers_to_add": _header("x-rollout-arm", arm),
         # What is refused before it is sent on has no arm.
-        "response_headers_to_add": header("x-penstock-arm", "%REQ(X-ROLLOUT-ARM)%"),
+        "response_headers_to_add": _header("x-penstock-arm", "%REQ(X-ROLLOUT-ARM)%"),
         "route": {
             "cluster": cluster,
             # Servers take a host that ends in -shadow for the mark of a copy; nobody may forge it.
             "host_rewrite_literal": "penstock",
-            "timeout": _seconds(timeout_ms + 1000.0),
+            "timeout": seconds(timeout_ms + 1000.0),
         },
     }
 
 
-def _matching(rule: dict[str, Any], name: str, condition: dict[str, Any]) -> dict[str, Any]:
-    rule["match"]["headers"] = [{"name": name, **condition}]
+def _header(name: str, value: str) -> list[Rule]:
+    return [
+        {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    ]
+
+
+def _matching(rule: Rule, name: str, condition: dict[str, Any]) -> Rule:
+    rule["match"].setdefault("headers", []).append({"name": name, **condition})
     return rule
 
 
-def _probe(slot: str, table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
-    rule = _rule("probe", slot, table, timeout_ms)
-    return _matching(rule, PROBE, {"string_match": {"exact": slot}})
+def _probe(slot: str, timeout_ms: float) -> Rule:
+    return _matching(_rule("probe", slot, timeout_ms), PROBE, {"string_match": {"exact": slot}})
 
 
-def _open(path: str, table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
-    rule = _rule("champion", table.champion, table, timeout_ms)
+def _killed(rule: Rule, slot: str) -> Rule:
+    """Let a rule count while the kill switch sends everybody to a slot, and never otherwise.
+
+    Envoy reads the switch from files of its own, so that no table and no controller decides it.
+    """
+    never = {"numerator": 0, "denominator": "HUNDRED"}
+    rule["match"]["runtime_fraction"] = {
+        "default_value": never,
+        "runtime_key": f"{KILL_KEY}.{slot}",
+    }
+    rule["route"].setdefault("retry_policy", _UNREACHED)
+    return rule
+
+
+def _open(path: str, slot: str, timeout_ms: float) -> Rule:
+    rule = _rule("champion", slot, timeout_ms)
     rule["match"] = {"path": path}
     asks_nothing = {"@type": f"{TYPES}extensions.filters.http.rbac.v3.RBACPerRoute"}
     rule["typed_per_filter_config"] = {TOKENS: asks_nothing}
     return rule
 
 
-def _challenger(table: TrafficTable, slot: str, timeout_ms: float) -> dict[str, Any]:
+def _challenger(table: TrafficTable, slot: str, timeout_ms: float) -> Rule:
     """Let the champion answer where the challenger does not, does so late, or fails.
 
     A model's answer changes nothing in the world, so asking twice is safe. Nothing is hidden from
     the release: the challenger's own log has every failure.
     """
-    rule = _rule("challenger", f"{slot}-then-{table.champion}", table, timeout_ms)
+    rule = _rule("challenger", f"{slot}-then-{table.champion}", timeout_ms)
     rule["route"] |= {
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset,5xx,retriable-status-codes",
             "retriable_status_codes": _REFUSED,
             "num_retries": 1,
-            "per_try_timeout": _seconds(timeout_ms * PATIENCE),
+            "per_try_timeout": seconds(timeout_ms * PATIENCE),
             "retry_back_off": {"base_interval": "0.002s", "max_interval": "0.01s"},
             "retry_priority": {
                 "name": "envoy.retry_priorities.previous_priorities",
@@ -152,155 +208,39 @@ def _challenger(table: TrafficTable, slot: str, timeout_ms: float) -> dict[str, 
         # the time that is left.
         "hedge_policy": {"hedge_on_per_try_timeout": True},
     }
+    _copied(rule, table, mirrored=False)
     below = {"range_match": {"start": 0, "end": table.buckets}}
     return _matching(rule, "x-rollout-bucket", below)
 
 
-def _champion(table: TrafficTable, timeout_ms: float) -> dict[str, Any]:
-    rule = _rule("champion", table.champion, table, timeout_ms)
+_UNREACHED = {
     # Only what never reached the model: there is nobody else to ask.
-    rule["route"]["retry_policy"] = {
-        "retry_on": "connect-failure,refused-stream,reset-before-request",
-        "num_retries": 1,
-        "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.05s"},
-    }
-    if table.mirror is not None:
-        mark = {"header": {"key": "x-rollout-shadow", "value": "1"}}
-        rule["route"]["request_mirror_policies"] = [
-            {"cluster": f"{table.mirror}-shadow", "request_headers_mutations": [{"append": mark}]}
-        ]
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "num_retries": 1,
+    "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.05s"},
+}
+
+
+def _champion(table: TrafficTable, timeout_ms: float) -> Rule:
+    rule = _rule("champion", table.champion, timeout_ms)
+    rule["route"]["retry_policy"] = _UNREACHED
+    return _copied(rule, table, mirrored=True)
+
+
+def _copied(rule: Rule, table: TrafficTable, *, mirrored: bool) -> Rule:
+    """Send copies: to the slot in shadow of what the champion answers, to the standby of all."""
+    copies: list[Rule] = []
+    if mirrored and table.mirror is not None:
+        copies.append(_copy(f"{table.mirror}{SHADOW}", _header("x-rollout-shadow", "1")))
+    if table.trickle is not None:
+        mark = _header("x-rollout-shadow", "1") + _header("x-rollout-arm", "standby")
+        some = {"numerator": _TRICKLE, "denominator": "HUNDRED"}
+        copy = _copy(f"{table.trickle}{STANDBY}", mark)
+        copies.append(copy | {"runtime_fraction": {"default_value": some}})
+    if copies:
+        rule["route"]["request_mirror_policies"] = copies
     return rule
 
 
-def clusters(
-    slots: Mapping[str, int], model: str, *, timeout_ms: float, in_flight: int
-) -> list[dict[str, Any]]:
-    """Return each slot, its pool of copies, and each slot with the other behind it.
-
-    Args:
-        timeout_ms: Time in which a server says it has answered.
-        in_flight: Requests that a server works on at once; it refuses the next, which Envoy
-            therefore keeps back. Copies take their part of them.
-    """
-    copies = min(_COPIES // 2, max(1, in_flight // 4))
-    users = max(1, in_flight - copies)
-    found = [_slot(slot, port, model, users) for slot, port in slots.items()]
-    found += [_shadow(slot, port, model, timeout_ms, copies) for slot, port in slots.items()]
-    return [*found, _fallback("a", "b"), _fallback("b", "a")]
-
-
-def _cluster(name: str, port: int, model: str, *, longest: str | None) -> dict[str, Any]:
-    # Shorter than the server keeps a connection, so that it never closes one under a request.
-    options: dict[str, Any] = {"idle_timeout": "30s"}
-    if longest is not None:
-        options["max_stream_duration"] = longest
-    protocol = f"{TYPES}extensions.upstreams.http.v3.HttpProtocolOptions"
-    host = {"endpoint": {"address": address(port)}}
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "0.25s",
-        "common_lb_config": _AT_ONCE,
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [host]}]},
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": protocol,
-                "common_http_protocol_options": options,
-                "explicit_http_config": {"http_protocol_options": {}},
-            }
-        },
-        "health_checks": [
-            {
-                "timeout": "0.5s",
-                "interval": "0.25s",
-                "no_traffic_interval": "0.25s",
-                "unhealthy_threshold": 2,
-                "healthy_threshold": 1,
-                "http_health_check": {"path": f"/v2/models/{model}/ready"},
-            }
-        ],
-    }
-
-
-def _slot(slot: str, port: int, model: str, connections: int) -> dict[str, Any]:
-    """Return the pool of a slot's users.
-
-    A champion that looks ill is asked nevertheless, since nobody else may answer its users; that
-    is Envoy's panic routing, and a challenger has the champion behind it instead.
-    """
-    return {
-        **_cluster(slot, port, model, longest=None),
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": connections,
-                    "max_pending_requests": _WAITING,
-                    "max_requests": _WAITING,
-                    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},
-                }
-            ]
-        },
-        "outlier_detection": {
-            # Silence ejects (it counts as a 504), and 502 to 504 do. A model's 500 does not: the
-            # champion answers that user, and the release must see how often it happens. Silence is
-            # not counted apart, as each new connection to a silent server would end the count.
-            "consecutive_gateway_failure": _SILENT,
-            "enforcing_consecutive_gateway_failure": 100,
-            "enforcing_consecutive_5xx": 0,
-            "enforcing_success_rate": 0,
-            "interval": "0.5s",
-            "base_ejection_time": f"{_EJECTED_S}s",
-            "max_ejection_time": f"{_EJECTED_S}s",
-            "max_ejection_percent": 100,
-            # A server can say it is ready and still answer nobody.
-            "successful_active_health_check_uneject_host": False,
-        },
-    }
-
-
-def _shadow(
-    slot: str, port: int, model: str, timeout_ms: float, connections: int
-) -> dict[str, Any]:
-    """Copies go through a small pool of their own: a slow shadow loses copies, nobody else."""
-    limits = {
-        "max_connections": connections,
-        "max_pending_requests": _COPIES,
-        "max_requests": _COPIES,
-        "max_retries": 0,
-    }
-    return {
-        **_cluster(f"{slot}-shadow", port, model, longest=_seconds(timeout_ms)),
-        "common_lb_config": _AT_ONCE | {"healthy_panic_threshold": {"value": 0}},
-        "circuit_breakers": {"thresholds": [limits]},
-    }
-
-
-def _fallback(first: str, second: str) -> dict[str, Any]:
-    """Return one slot with another behind it.
-
-    Retries are counted here, and as many are let through as the second slot takes requests: its
-    own breaker is the limit, since it must be able to answer everybody at any moment.
-    """
-    limits = {
-        "max_connections": 2 * _WAITING,
-        "max_pending_requests": 2 * _WAITING,
-        "max_requests": 2 * _WAITING,
-        "max_retries": _WAITING,
-    }
-    return {
-        "name": f"{first}-then-{second}",
-        "connect_timeout": "0.25s",
-        "lb_policy": "CLUSTER_PROVIDED",
-        "circuit_breakers": {"thresholds": [limits]},
-        "cluster_type": {
-            "name": "envoy.clusters.aggregate",
-            "typed_config": {
-                "@type": f"{TYPES}extensions.clusters.aggregate.v3.ClusterConfig",
-                "clusters": [first, second],
-            },
-        },
-    }
-
-
-def _seconds(ms: float) -> str:
-    return f"{ms / 1000.0:.3f}s"
+def _copy(cluster: str, marks: list[Rule]) -> Rule:
+    return {"cluster": cluster, "request_headers_mutations": [{"append": mark} for mark in marks]}

@@ -17,6 +17,7 @@ from typing import Any
 from penstock.rollout.desired import Wanted
 from penstock.rollout.record import unheard
 from penstock.rollout.rotation import LOG_VARIABLE, ROTATE_BYTES, rotate
+from penstock.rollout.table import RULES
 from penstock.rollout.watching import (
     GONE_S,
     HANG_S,
@@ -264,6 +265,8 @@ class Slot:
         arguments += ["--version", wanted.version, "--slot", self.name]
         arguments += ["--fd", str(descriptor), "--log", str(self.folder)]
         arguments += ["--metrics-port", str(self.metrics_port)]
+        if self.name == RULES:
+            arguments.append("--rules-only")
         if wanted.fault is not None:
             arguments += ["--fault", wanted.fault["kind"], "--fault-on", wanted.fault["on"]]
         return arguments

@@ -1,33 +1,59 @@
-"""Run the rollout stage: servers up, challenger warm, traffic on, release to its end."""
+"""Run the rollout stage: servers up, a release opened in each market, carried to its end."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from penstock import registered
-from penstock.bundle import Bundle
-from penstock.endpoint import Endpoint
-from penstock.ledger import Actor, Entry, Ledger, Stage, champion, serving_order, stage_of
+from penstock.ledger import Actor, Entry, Ledger
 from penstock.processes import undisturbed
-from penstock.registered import OPEN
-from penstock.rollout.controller import PROMOTED, Controller, Result, Versions, logs_of
-from penstock.rollout.evidence import LogReader
-from penstock.rollout.plane import Plane, SlotFailed
-from penstock.rollout.table import SLOTS, TrafficTable
-from penstock.stage import Refused, require_pass
-from penstock.workload import Rollout, load
+from penstock.release import Trigger
+from penstock.rollout import folding
+from penstock.rollout.asks import acting
+from penstock.rollout.branches import champion_in
+from penstock.rollout.champions import champions, promised, serve_champion
+from penstock.rollout.conductor import Conductor
+from penstock.rollout.journal import Told
+from penstock.rollout.looks import looks_folder, read_looks
+from penstock.rollout.opening import Wish, refuse
+from penstock.rollout.past import past_of
+from penstock.rollout.plan import ENDED, Phase
+from penstock.rollout.replay import Traffic, replayed
+from penstock.rollout.result import (
+    FAILED,
+    PROMOTED,
+    ROLLED_BACK,
+    UNCHANGED,
+    WAITING,
+    Branch,
+    Result,
+    branch_of,
+    worst,
+)
+from penstock.rollout.running import conducted, servers
+from penstock.rollout.state import State
+from penstock.rollout.telling import timeline
+from penstock.stage import require_pass
+from penstock.workload import load
 
-READY_TIMEOUT_S = 90.0
-FAILED, UNCHANGED = "failed", "unchanged"
+__all__ = [
+    "FAILED",
+    "PROMOTED",
+    "ROLLED_BACK",
+    "UNCHANGED",
+    "WAITING",
+    "Fault",
+    "Result",
+    "Traffic",
+    "carry_on",
+    "champions",
+    "promised",
+    "run",
+    "serve_champion",
+    "start",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +61,10 @@ class Fault:
     """A deliberate fault, to rehearse a rollback."""
 
     kind: str
-    """``latency``, ``errors`` or ``accuracy``."""
+    """``latency``, ``errors``, ``accuracy``, or a longer spec such as ``errors:share=0.1``."""
 
     on: str
     """``live``: only answers to users, which shadow cannot see; ``all``: copies too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """The replay of real rows as many users."""
-
-    rows: Path
-    """Parquet with rows of a snapshot and their labels."""
-
-    label: str
-    """The column that holds the label."""
-
-    contract: Path
-    """``serving.json`` of the package that is released."""
-
-    users: int = 600
-    rate: float = 150.0
-    """Requests per second."""
-
-    seed: int = 1
 
 
 def run(
@@ -71,299 +77,207 @@ def run(
     fault: Fault | None,
     actor: Actor,
     port: int,
-    emit: Callable[[Mapping[str, Any]], None],
+    emit: Callable[[Told], None],
     skew: Path | None = None,
+    trigger: Trigger = Trigger.MANUAL,
 ) -> Result:
-    """Release a version over the champion, or as the first; leave the champion answering.
+    """Release a version in every market, under replayed traffic; leave the champions answering.
 
     Args:
         skew: Verdict on features as they are served; nothing starts unless it is a pass.
 
     Raises:
-        Refused: The skew verdict is no pass, the version is not on its way, or it was compared
-            with another champion than serves now.
+        Refused: The skew verdict is no pass, the version is not on its way, it was compared with
+            another champion than serves now, or its market is busy.
         BundleError: A package is not whole, or another than was registered.
         PlaneError: The servers could not be started; the text says what to do.
     """
-    declared = load(workload)
     if skew is not None:
         require_pass(skew, kind="skew-verdict")
-    entries = ledger.entries(workload)
-    serving = champion(entries)
-    package = registered.package_to_serve(entries, version)
-    if serving != version:
-        refuse(entries, version, package)
-    running = Plane.running(home)
-    limits = promised(entries, version if serving is None else serving)
-    plane = Plane.up(home, model=workload, port=port, endpoint=limits)
-    try:
-        if serving is not None:
-            _serve(plane, entries, serving, emit)
-        if serving == version:
+    wishes = wishes_for(ledger, workload, version, fault=fault, trigger=trigger)
+    with servers(workload, version, home, ledger, port, emit) as plane:
+        if not wishes:
             return _unchanged(version, emit)
-        versions = _placed(plane, workload, version, serving)
-        return _release(
-            plane,
-            package,
-            versions,
-            traffic=traffic,
-            ledger=ledger,
-            policy=declared.rollout,
-            fault=fault,
-            actor=actor,
-            emit=emit,
-        )
-    except BaseException:
-        if not running:
-            plane.down()
-        raise
+        with conducted(plane, workload, home, ledger, actor, emit) as conductor:
+            opened = _opened(conductor, wishes)
+            if not opened:
+                return _queued(version, emit)
+            with undisturbed() as heed:
+                _driven(conductor, traffic, heed)
+            result = _result(conductor, version, opened)
+        emit({"event": "released", "outcome": result.outcome, "reason": result.reason})
+        return result
 
 
-def refuse(entries: Sequence[Entry], version: int, package: Bundle) -> None:
-    """Refuse to release what has no way to go, or was judged against another champion.
-
-    A version whose release was interrupted is on its way still, and begins anew.
+def start(
+    *,
+    workload: str,
+    version: int,
+    market: str | None,
+    trigger: Trigger,
+    home: Path,
+    ledger: Ledger,
+    actor: Actor,
+    port: int,
+    emit: Callable[[Told], None],
+) -> list[str]:
+    """Open a release in a market, or in all; return their names, none where they are queued.
 
     Raises:
-        Refused: The text says what to do.
+        Refused, BundleError, PlaneError: As :func:`run`.
     """
-    stage = stage_of(entries, version)
-    if stage not in OPEN:
-        raise Refused(
-            f"version {version} is in {stage}; released is what the register stage has put into "
-            "STAGING: run it, or the pipeline."
-        )
-    if lacking := registered.not_compared(entries, package.json("lineage.json")):
-        raise Refused(f"version {version} cannot be released: {lacking}.")
+    wishes = wishes_for(ledger, workload, version, trigger=trigger, market=market)
+    with (
+        servers(workload, version, home, ledger, port, emit) as plane,
+        conducted(plane, workload, home, ledger, actor, emit) as conductor,
+    ):
+        return _opened(conductor, wishes)
 
 
-def _unchanged(version: int, emit: Callable[[Mapping[str, Any]], None]) -> Result:
+def carry_on(
+    *,
+    workload: str,
+    home: Path,
+    ledger: Ledger,
+    actor: Actor,
+    port: int,
+    emit: Callable[[Told], None],
+    once: bool = False,
+) -> list[Branch]:
+    """Carry on every release of a home that goes on; return how each of them stands then.
+
+    An interrupt leaves them as they are, for whoever carries on next; the watchdog meanwhile gives
+    users of early steps back.
+
+    Args:
+        once: Look once at each, and leave.
+
+    Raises:
+        LookupError: None goes on.
+    """
+    going = _going(ledger.entries(workload))
+    if not going:
+        raise LookupError(f"no release of {workload} goes on; begin one: penstock release start")
+    version = int(going[0].split("/")[1])
+    with (
+        servers(workload, version, home, ledger, port, emit) as plane,
+        conducted(plane, workload, home, ledger, actor, emit) as conductor,
+        undisturbed() as heed,
+    ):
+        try:
+            _ = conductor.round() if once else conductor.carry(heed)
+        finally:
+            conductor.leave()
+        names = list(dict.fromkeys([*going, *_going(ledger.entries(workload))]))
+        return [_branch(conductor, name) for name in names]
+
+
+def wishes_for(
+    ledger: Ledger,
+    workload: str,
+    version: int,
+    *,
+    fault: Fault | None = None,
+    trigger: Trigger = Trigger.MANUAL,
+    market: str | None = None,
+) -> list[Wish]:
+    """Return the releases of a version that are to begin: of each market that it does not serve.
+
+    Raises:
+        Refused: One of them may not; nothing was begun.
+    """
+    entries, policy = ledger.entries(workload), load(workload).rollout
+    markets = policy.market_names() if market is None else (market,)
+    plain = None if fault is None else asdict(fault)
+    wishes = [
+        Wish(version=version, market=name, trigger=trigger, fault=plain)
+        for name in markets
+        if champion_in(entries, name, policy) != version
+    ]
+    for wish in wishes:
+        refuse(entries, wish, policy)
+    return wishes
+
+
+def _going(entries: Sequence[Entry]) -> list[str]:
+    return [state.release for state in folding.active(entries)]
+
+
+def _opened(conductor: Conductor, wishes: Sequence[Wish]) -> list[str]:
+    opened = [conductor.open(wish) for wish in wishes]
+    return [one.release for one in opened if one is not None]
+
+
+def _driven(conductor: Conductor, traffic: Traffic, heed: Callable[[], None]) -> None:
+    """Wait until the servers are ready, then carry the releases under traffic.
+
+    Whatever ends this before them, Ctrl-C too, is an abort: users return to the champion.
+    """
+    try:
+        conductor.carry(heed, goes=_preparing(conductor))
+        markets = conductor.policy.markets
+        if markets and not traffic.markets:
+            alike = ",".join(f"{m.name}={1 / len(markets):.6f}" for m in markets)
+            traffic = replace(traffic, markets=alike)
+        folder = conductor.home / "serving" / "traffic"
+        going = any(s.step is not None for s in folding.active(conductor.entries()))
+        used = replayed(conductor.fleet.plane, traffic, conductor.workload, folder)
+        with used if going else nullcontext():
+            conductor.carry(heed)
+    except BaseException as e:
+        conductor.abort(f"interrupted by {type(e).__name__}")
+        raise
+    if _going(conductor.entries()):
+        conductor.leave()
+
+
+def _preparing(conductor: Conductor) -> Callable[[State], bool]:
+    return lambda state: state.phase is Phase.PREPARE and conductor.goes(state)
+
+
+def _result(conductor: Conductor, version: int, opened: Sequence[str]) -> Result:
+    branches = [_branch(conductor, name) for name in opened]
+    first, ended = worst(branches), conductor.clock.now()
+    entries = conductor.entries()
+    begun = min(folding.fold(entries, name).opened_at for name in opened)
+    slot = past_of(entries, opened[0]).opened.body["challenger"]["slot"]
+    return Result(
+        outcome=first.outcome,
+        version=version,
+        reason=first.reason,
+        seconds=round((ended - begun).total_seconds(), 2),
+        steps=first.steps,
+        told=first.told,
+        id=first.id,
+        market=first.market,
+        markets=tuple(asdict(branch) for branch in branches),
+        ready_s=conductor.ready_s.get(slot),
+        detected_s=first.detected_s,
+        rollback_ms=first.rollback_ms,
+    )
+
+
+def _branch(conductor: Conductor, release: str) -> Branch:
+    entries = conductor.entries()
+    looks, now = read_looks(looks_folder(conductor.home, release)), conductor.clock.now()
+    state, why = folding.fold(entries, release), ""
+    if state.phase not in ENDED:
+        live = looks[-1] if looks else None
+        asked = acting(past_of(entries, release), state, live, now)
+        why = conductor.waits(release)
+        if asked:
+            why = f"{asked[0]['why']}: {asked[0]['command']}; then penstock release run"
+    told = timeline(entries, release, looks, now=now)
+    return branch_of(entries, release, told, why)
+
+
+def _unchanged(version: int, emit: Callable[[Told], None]) -> Result:
     reason = f"version {version} serves already; nothing to release"
     emit({"event": "released", "outcome": UNCHANGED, "version": version, "reason": reason})
-    return Result(
-        outcome=UNCHANGED, version=version, reason=reason, seconds=0.0, steps=(), timeline=()
-    )
+    return Result(outcome=UNCHANGED, version=version, reason=reason, seconds=0.0)
 
 
-def promised(entries: Sequence[Entry], version: int) -> Endpoint | None:
-    """Return what a version's package promises its callers; None of one from before it did.
-
-    Raises:
-        LookupError, BundleError: The package cannot be served.
-        ValueError: It promises what nobody knows.
-    """
-    held = registered.package_to_serve(entries, version).json("serving.json").get("endpoint")
-    return None if held is None else Endpoint.from_dict(held)
-
-
-def serve_champion(plane: Plane, ledger: Ledger, workload: str) -> int | None:
-    """Let the champion answer all users; return its version, or None when there is none."""
-    entries = ledger.entries(workload)
-    serving = champion(entries)
-    if serving is not None:
-        _serve(plane, entries, serving, lambda _: None)
-    return serving
-
-
-def _serve(
-    plane: Plane,
-    entries: Sequence[Entry],
-    version: int,
-    emit: Callable[[Mapping[str, Any]], None],
-) -> None:
-    """Bring the champion up where it is not, and give it all users."""
-    slot = plane.slot_of(str(version))
-    if slot is None:
-        package = registered.package_to_serve(entries, version)
-        # Whoever answers now goes on until the champion can.
-        slot = next(name for name in SLOTS if not plane.ready(name) or name != plane.answering())
-        emit({"event": "starting", "what": f"champion, version {version}", "slot": slot})
-        plane.set_slot(slot, package=package.path, digest=package.digest, version=str(version))
-    plane.wait_ready(slot, version=str(version), timeout_s=READY_TIMEOUT_S)
-    held = plane.written()
-    if held.champion != slot or held.buckets or held.mirror:
-        table = TrafficTable(
-            sequence=held.sequence + 1,
-            salt=held.salt,
-            champion=slot,
-            challenger=None,
-            buckets=0,
-            mirror=None,
-        )
-        plane.apply(table)
-        plane.wait_applied(table, timeout_s=10.0)
-
-
-def _placed(plane: Plane, workload: str, version: int, serving: int | None) -> Versions:
-    """Return which slot each version takes: the champion stays, the challenger gets the other."""
-    champion_slot = plane.slot_of(str(serving)) if serving is not None else None
-    challenger_slot = "b" if champion_slot == "a" else "a"
-    return Versions(
-        workload=workload,
-        challenger=version,
-        challenger_slot=challenger_slot,
-        champion=serving,
-        champion_slot=champion_slot or challenger_slot,
-    )
-
-
-def _release(
-    plane: Plane,
-    package: Bundle,
-    versions: Versions,
-    *,
-    traffic: Traffic,
-    ledger: Ledger,
-    policy: Rollout,
-    fault: Fault | None,
-    actor: Actor,
-    emit: Callable[[Mapping[str, Any]], None],
-) -> Result:
-    slot = versions.challenger_slot
-    emit({"event": "starting", "what": f"challenger, version {versions.challenger}", "slot": slot})
-    plane.hold(champion=None if versions.champion is None else versions.champion_slot)
-    plane.set_slot(
-        slot,
-        package=package.path,
-        digest=package.digest,
-        version=str(versions.challenger),
-        fault=None if fault is None else {"kind": fault.kind, "on": fault.on},
-    )
-    try:
-        result = _watched(plane, versions, traffic, ledger, policy, actor, emit)
-    except SlotFailed as e:
-        return _failed(plane, versions, str(e), ledger=ledger, actor=actor, emit=emit)
-    except BaseException:
-        with undisturbed():
-            _leave(plane, versions, ledger)
-        raise
-    plane.release()
-    if result.outcome != PROMOTED:
-        _withdraw(plane, versions, ledger)
-    return result
-
-
-def _watched(
-    plane: Plane,
-    versions: Versions,
-    traffic: Traffic,
-    ledger: Ledger,
-    policy: Rollout,
-    actor: Actor,
-    emit: Callable[[Mapping[str, Any]], None],
-) -> Result:
-    """Wait until the challenger is ready, then release it under traffic."""
-    slot, version = versions.challenger_slot, str(versions.challenger)
-    ready_s = plane.wait_ready(slot, version=version, timeout_s=READY_TIMEOUT_S)
-    emit({"event": "ready", "slot": slot, "seconds": ready_s})
-    folder = plane.home / "serving" / "traffic"
-    with _replayed(plane, traffic, versions.workload, folder):
-        controller = Controller(
-            plane=plane,
-            ledger=ledger,
-            reader=LogReader(
-                logs=logs_of(plane), outcomes=folder / "outcomes.jsonl", since=time.time()
-            ),
-            policy=policy,
-            versions=versions,
-            actor=actor,
-            emit=emit,
-        )
-        return controller.release(ready_s=ready_s)
-
-
-def _failed(
-    plane: Plane,
-    versions: Versions,
-    reason: str,
-    *,
-    ledger: Ledger,
-    actor: Actor,
-    emit: Callable[[Mapping[str, Any]], None],
-) -> Result:
-    """End a release whose server never became ready; no user ever saw it."""
-    plane.release()
-    _withdraw(plane, versions, ledger)
-    ledger.move(
-        workload=versions.workload,
-        version=versions.challenger,
-        to=Stage.ARCHIVED,
-        reason=reason,
-        actor=actor,
-        now=datetime.now(UTC),
-    )
-    emit({"event": "released", "outcome": FAILED, "version": versions.challenger, "reason": reason})
-    return Result(
-        outcome=FAILED,
-        version=versions.challenger,
-        reason=reason,
-        seconds=0.0,
-        steps=(),
-        timeline=(),
-    )
-
-
-def _leave(plane: Plane, versions: Versions, ledger: Ledger) -> None:
-    """Clear up after a release that was interrupted.
-
-    While users may still be on the challenger, its server is left alone and the ownership kept: the
-    supervisor returns them when this process has ended.
-    """
-    if champion(ledger.entries(versions.workload)) == versions.challenger:
-        plane.release()
-        return
-    table = plane.written()
-    if versions.champion is not None and versions.challenger_slot in (
-        table.challenger, table.mirror, table.champion
-    ):  # fmt: skip
-        return
-    plane.release()
-    _withdraw(plane, versions, ledger)
-
-
-def _withdraw(plane: Plane, versions: Versions, ledger: Ledger) -> None:
-    """Stop the challenger's server and give its slot back to the standby, where there is one.
-
-    Without a champion there is nothing left to keep up.
-    """
-    if versions.champion is None:
-        plane.down()
-        return
-    plane.stop_slot(versions.challenger_slot)
-    entries = ledger.entries(versions.workload)
-    for standby in serving_order(entries)[1:2]:
-        said = registered.registration(entries, standby).body
-        # Not read here: its own server refuses another package, and the release has ended well.
-        plane.set_slot(
-            versions.challenger_slot,
-            package=Path(said["package"]),
-            digest=said["digest"],
-            version=str(standby),
-        )
-
-
-@contextmanager
-def _replayed(plane: Plane, traffic: Traffic, workload: str, folder: Path) -> Iterator[None]:
-    """Replay rows as users while the block runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.jsonl"):
-        old.unlink()
-    command = [sys.executable, "-m", "penstock.rollout.traffic", "--url", "http://penstock"]
-    command += ["--socket", str(plane.inside)]
-    command += ["--model", workload, "--contract", str(traffic.contract), "--out", str(folder)]
-    command += ["--rows", str(traffic.rows), "--label", traffic.label]
-    command += ["--users", str(traffic.users), "--rate", str(traffic.rate)]
-    command += ["--seed", str(traffic.seed)]
-    with (folder / "traffic.log").open("w") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _queued(version: int, emit: Callable[[Told], None]) -> Result:
+    reason = f"version {version} is queued; whoever carries the release before it opens it then"
+    emit({"event": "released", "outcome": WAITING, "version": version, "reason": reason})
+    return Result(outcome=WAITING, version=version, reason=reason, seconds=0.0)

@@ -27,16 +27,20 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from penstock.bundle import write_json
-from penstock.rollout import envoy
+from penstock.rollout import envoy, switch, unfinished, written
 from penstock.rollout.access import LOOPBACK, Access, AccessError
 from penstock.rollout.desired import Wanted, whole
+from penstock.rollout.killkeeper import KillKeeper
+from penstock.rollout.lease import Held, leases_of
 from penstock.rollout.proxy import Proxy
 from penstock.rollout.record import Record
 from penstock.rollout.rotation import reopen, rotate
+from penstock.rollout.routing import ANSWERING
 from penstock.rollout.slots import PREDICTOR, Slot
-from penstock.rollout.table import SLOTS, TrafficTable
+from penstock.rollout.table import RULES, TrafficTable
 from penstock.rollout.targets import file_of, targets
-from penstock.rollout.watching import alive, end_leftover, this_process
+from penstock.rollout.watchdog import Watchdog, asked, exposed, returned
+from penstock.rollout.watching import end_leftover, this_process
 
 TICK_S = 0.1
 HEARTBEAT_S = 1.0
@@ -62,7 +66,9 @@ class Supervisor:
         self._desired = whole(desired)
         self._record = Record()
         say = self._record.say
-        self._slots = {n: Slot(name=n, logs=self._folder, command=command, say=say) for n in SLOTS}
+        self._slots = {
+            n: Slot(name=n, logs=self._folder, command=command, say=say) for n in ANSWERING
+        }
         self._access = self._folder / "access.json"
         self._access_seen = _changed_at(self._access)
         self._access_error, self._admit_again_at = "", math.inf
@@ -79,8 +85,9 @@ class Supervisor:
             ),
             say=say,
         )
-        self._ended_owner: Mapping[str, Any] | None = None
-        self._orphaned = False
+        self._hearing = KillKeeper(home, say=say)
+        self._watchdog = Watchdog(leases=leases_of(self._folder))
+        self._unasked = frozenset[str]()
         self._targets: object = None
         self._said: dict[str, Any] = {}
         self._said_at = 0.0
@@ -99,8 +106,14 @@ class Supervisor:
         check_port(edge.port, edge.access.listen)
         me = this_process()["pid"]
         self._record.say(f"the supervisor starts, process {me}: {_admits(edge.access, edge.port)}")
+        # Higher than any table of before, so that whoever wrote those is behind.
         first = TrafficTable(
-            sequence=0, salt="", champion="a", challenger=None, buckets=0, mirror=None
+            sequence=written.newest(edge.routes) + 1,
+            salt="",
+            champion="a",
+            challenger=None,
+            buckets=0,
+            mirror=None,
         )
         envoy.prepare(edge, first)
         self._proxy.start()
@@ -119,6 +132,8 @@ class Supervisor:
                 attempt(f"slot {name} could not be looked at", partial(self._keep, name))
             if not self.stopping:
                 attempt("envoy could not be looked at", self._proxy.watch)
+            attempt("a rehearsal that died goes on", self._see_rehearsal)
+            attempt("the kill switch is not heard over HTTP", self._hearing.watch)
             attempt("observed.json cannot be written", self._say)
             attempt("targets.json cannot be written", self._tell_targets)
             attempt("supervisor.log could not be rotated", self._rotate)
@@ -143,7 +158,7 @@ class Supervisor:
             if not self._access.exists():
                 raise AccessError(f"{self._access} is gone; say again who may ask: penstock up")
             edge = replace(self._proxy.edge, access=remembered(self._access))
-            envoy.admit(edge, envoy.written(edge.routes))
+            envoy.admit(edge, written.written(edge.routes))
         except Exception as e:  # noqa: BLE001 - whatever is wrong with the file, users go on
             self._access_error = str(e)
             self._record.say(f"access stays as it was: {type(e).__name__}: {e}")
@@ -154,43 +169,46 @@ class Supervisor:
         self._record.say(f"access is changed: {_admits(edge.access, edge.port)}")
 
     def _see_owner(self) -> None:
-        owner = self._desired["owner"]
-        if owner is None or alive(owner["pid"], owner["start"]):
-            self._orphaned = False
+        """Send users home whose release nobody carries, unless its holder said to leave them."""
+        self._watchdog.look()
+        loose = [held for held in self._watchdog.ended() if not held.freeze]
+        self._unasked = frozenset()
+        if not loose:
             return
-        self._orphaned = True
-        if owner != self._ended_owner:
-            self._end_release(owner["pid"])
-            self._ended_owner = owner
+        for held in loose:
+            self._end_release(held)
+        if self._watchdog.carried():
+            return
+        tables = written.tables(self._proxy.edge.routes).values()
+        needed = {RULES, switch.thrown_to(self._folder)}.union(*map(asked, tables))
+        self._unasked = frozenset(self._slots) - needed
+        wanted = {name for name, one in self._desired["slots"].items() if one is not None}
+        if not self.stopping and not wanted & needed:
+            self._record.say("nobody carries the release, and nobody else serves: all stops")
+            self.stopping = True
 
     def _keep(self, name: str) -> None:
-        slot, wanted = self._slots[name], self._desired["slots"][name]
-        if self._orphaned and name != self._desired["champion"]:
+        slot, wanted = self._slots[name], self._desired["slots"].get(name)
+        if name in self._unasked:
             wanted = None
         slot.want(None if wanted is None else Wanted(model=self._desired["model"], **wanted))
         slot.watch()
 
-    def _end_release(self, pid: int) -> None:
-        """The release's process has died: nobody watches the challenger, so nobody may see it."""
-        champion = self._desired["champion"]
-        if champion is None:
-            self._record.say(
-                f"the release's process {pid} has ended, without a champion: all stops"
-            )
-            self.stopping = True
+    def _end_release(self, held: Held) -> None:
+        """Nobody watches the challenger, so nobody may see it."""
+        table = written.written(self._proxy.edge.routes, held.market)
+        if not exposed(table):
             return
-        routes = self._proxy.edge.routes
-        held = envoy.written(routes)
-        table = TrafficTable(
-            sequence=held.sequence + 1,
-            salt=held.salt,
-            champion=champion,
-            challenger=None,
-            buckets=0,
-            mirror=None,
+        written.apply(self._proxy.edge.routes, returned(table))
+        ended = "is silent" if held.lives() else "has ended"
+        self._record.say(
+            f"the process {held.pid} of release {held.release} {ended}: "
+            f"everybody to slot {table.champion}"
         )
-        envoy.apply(routes, table)
-        self._record.say(f"the release's process {pid} has ended: everybody to slot {champion}")
+
+    def _see_rehearsal(self) -> None:
+        if said := unfinished.finish(self._folder):
+            self._record.say(said)
 
     def _say(self) -> None:
         now = time.monotonic()
@@ -242,6 +260,7 @@ class Supervisor:
             attempt(f"slot {name} could not be told to stop", partial(slot.want, None))
         for name, slot in self._slots.items():
             attempt(f"slot {name} could not be stopped", slot.stop)
+        attempt("the kill server could not be stopped", self._hearing.stop)
         attempt("targets.json stays", partial(write_json, file_of(self._folder), []))
         self._record.say("the supervisor is stopped")
         observed = self._folder / "observed.json"

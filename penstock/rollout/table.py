@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from penstock.release import EVERYWHERE
+
 BUCKETS = 64
 SLOTS = ("a", "b")
+RULES = "rules"
+"""Slot of the server that answers by the workload's rules, for the kill switch alone."""
 
 
 def bucket_of(salt: str, user: str) -> int:
@@ -48,17 +52,33 @@ class TrafficTable:
     mirror: str | None
     """Slot that gets a copy of what the champion answers; its own answer is dropped."""
 
+    market: str = EVERYWHERE
+    """Whose users it is for; that of everybody is asked last."""
+
+    trickle: str | None = None
+    """Slot that stands by and gets a copy of a hundredth of all requests, to be known to answer."""
+
+    fallback: str | None = None
+    """Slot that answers everybody when the kill switch is thrown; None is the champion's."""
+
     def __post_init__(self) -> None:
         for name in ("champion", "challenger", "mirror"):
             slot = getattr(self, name)
             if slot not in SLOTS and not (slot is None and name != "champion"):
                 raise ValueError(f"{name} is {slot!r}; a slot is one of {', '.join(SLOTS)}.")
+        if self.trickle is not None and self.trickle not in SLOTS:
+            raise ValueError(f"trickle is {self.trickle!r}; a slot is one of {', '.join(SLOTS)}.")
+        if self.fallback not in (None, RULES, *SLOTS):
+            raise ValueError(f"fallback is {self.fallback!r}; it is a slot or {RULES!r}.")
         if not 0 <= self.buckets <= BUCKETS:
             raise ValueError(f"{self.buckets} buckets; there are 0 to {BUCKETS}.")
         if self.buckets and self.challenger is None:
             raise ValueError(f"{self.buckets} buckets but no challenger to send them to.")
         if self.champion in (self.challenger, self.mirror):
             raise ValueError(f"slot {self.champion} cannot be champion and challenger or mirror.")
+        answering = {self.slot_for(0), self.slot_for(BUCKETS - 1)}
+        if self.trickle is not None and (self.trickle in answering or self.trickle == self.mirror):
+            raise ValueError(f"slot {self.trickle} cannot stand by: it is asked already.")
         if self.sequence < 0:
             raise ValueError(f"sequence {self.sequence}; it counts up from 0.")
 

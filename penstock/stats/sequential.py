@@ -13,7 +13,7 @@ PRIOR = 0.5
 class Share:
     """Events among trials, with a confidence sequence for the true share."""
 
-    events: int
+    events: float
     trials: int
     low: float
     high: float
@@ -29,12 +29,19 @@ class Share:
         return f"{self.estimate:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.trials}"
 
 
-def share(events: int, trials: int, *, alpha: float) -> Share:
+def share(events: float, trials: int, *, alpha: float) -> Share:
     """Return a share with its confidence sequence.
 
     The bounds hold at every number of trials at once with probability at least ``1 - alpha``, so a
     decision may look after every request. Trials must be independent given the true share, which
     holds for requests of different users and not for many requests of one.
+
+    Args:
+        events: Events, or a sum of one number from 0 to 1 of each trial: of users, the share of
+            each one's requests. The bounds then hold for the mean, as a likelihood ratio is convex
+            in each number.
+        trials: How many there were.
+        alpha: Chance that a bound is ever wrong.
 
     The sequence is where a Beta(½, ½) mixture of likelihood ratios stays below 1/alpha (Ville's
     inequality). Source: Robbins (1970), Annals of Mathematical Statistics 41, 1397–1409.
@@ -55,7 +62,7 @@ def share(events: int, trials: int, *, alpha: float) -> Share:
     )
 
 
-def log_evidence(events: int, trials: int, p: float) -> float:
+def log_evidence(events: float, trials: int, p: float) -> float:
     """Return the log of the mixture likelihood ratio against a true share of ``p``."""
     misses = trials - events
     if (p <= 0 and events) or (p >= 1 and misses):
@@ -71,7 +78,7 @@ def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
-def _bound(events: int, trials: int, *, inside: float, outside: float, alpha: float) -> float:
+def _bound(events: float, trials: int, *, inside: float, outside: float, alpha: float) -> float:
     """Return the share between ``inside`` and ``outside`` at which the evidence reaches 1/alpha."""
     limit = -math.log(alpha)
     if log_evidence(events, trials, outside) < limit:

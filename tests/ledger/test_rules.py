@@ -29,6 +29,12 @@ def allowed(kind: str, target: str | None) -> set[str]:
             "contract": {"owner", "pipeline"},
             "retired": {"owner", "operator"},
             "aliases": CONTROLLERS | {"owner"},
+            "command": {"operator", "owner", "admin", "approver", "compliance"},
+            "approval": {"approver"},
+            "document": CONTROLLERS | {"owner", "validator", "compliance"},
+            "kill": CONTROLLERS | {"owner", "compliance", "admin"},
+            "kill cleared": {"compliance", "admin"},
+            "drill": CONTROLLERS | {"owner"},
         }.get(kind, CONTROLLERS)
     if target == "STAGING":
         return {"pipeline"}
@@ -45,7 +51,7 @@ def allowed(kind: str, target: str | None) -> set[str]:
 def test_a_role_may_write_what_it_is_for_and_nothing_else(
     roles: frozenset[str], kind: str, target: str | None
 ):
-    """Also an admin, who gives roles, needs one to act."""
+    """An admin may stop things; for all else an admin, who gives roles, needs one to act."""
     kind = kind if target is None else "moved"
 
     why = refused_role("ann", roles, kind, target)

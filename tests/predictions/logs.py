@@ -48,6 +48,7 @@ def record(number: int = 0, **over: Any) -> dict[str, Any]:
         "user": "0" * 32,
         "bucket": 3,
         "arm": "champion",
+        "market": "all",
         "mirrored": False,
         "slot": "a",
         "version": "1",

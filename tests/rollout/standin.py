@@ -62,7 +62,8 @@ class Server:
 
     async def ready(self, _: web.Request) -> web.Response:
         """Say yes."""
-        return web.json_response({"ready": True})
+        said = {"x-penstock-slot": self._given.slot, "x-penstock-version": self._given.version}
+        return web.json_response({"ready": True}, headers=said)
 
     async def chat(self) -> None:
         """Write numbered lines as fast as a log is ever written."""
@@ -105,6 +106,7 @@ def main() -> None:
     ):
         parser.add_argument(name)
     parser.add_argument("--fd", type=int)
+    parser.add_argument("--rules-only", action="store_true")
     given = parser.parse_args()
     if given.bundle.endswith("refuses"):
         print("not serving: the package was altered", file=sys.stderr)

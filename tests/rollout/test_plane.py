@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from penstock.rollout.envoy import EnvoyError
 from penstock.rollout.plane import Plane, PlaneError, SlotFailed
+from penstock.rollout.ports import Stale
 from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.table import TrafficTable, bucket_of
 from tests.packages import free_port, running, wait_for
@@ -163,7 +163,7 @@ def test_a_stale_controller_cannot_write(plane: Plane):
     held = table(plane, 16)
     for sequence in (held.sequence, held.sequence - 1):
         stale = TrafficTable.from_dict({**held.to_dict(), "sequence": sequence, "buckets": 64})
-        with pytest.raises(EnvoyError, match="read the table"):
+        with pytest.raises(Stale, match="read the table"):
             plane.apply(stale)
 
     assert plane.observe() == held

@@ -68,6 +68,7 @@ def test_a_record_says_what_is_known_and_never_who_it_was(tmp_path: Path):
         "request_id": asked.request_id,
         "bucket": 7,
         "arm": None,
+        "market": None,
         "mirrored": False,
         "slot": "a",
         "version": "1",

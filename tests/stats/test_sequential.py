@@ -57,6 +57,17 @@ def test_the_true_share_is_covered_at_every_look_at_once(p: float):
     assert missed / runs <= alpha
 
 
+def test_the_mean_of_shares_is_covered_at_every_look_at_once():
+    """Of users, each with a share of failed requests, the mean ever leaves in at most alpha."""
+    rng, runs, missed = np.random.default_rng(12), 400, 0
+    for _ in range(runs):
+        total_n = np.cumsum(rng.binomial(10, rng.beta(0.2, 3.8, 400)) / 10)
+        found = [share(float(total_n[n - 1]), n, alpha=0.05) for n in range(20, 401, 20)]
+        missed += any(not f.low <= 0.05 <= f.high for f in found)
+
+    assert missed / runs <= 0.05
+
+
 @given(COUNTS)
 def test_wilson_holds_the_share(counts: tuple[int, int]):
     """The Wilson interval holds the observed share and nothing outside 0 to 1."""

@@ -15,11 +15,24 @@ from hypothesis import strategies as st
 
 from penstock import workload as workloads
 from penstock.bundle import stable_form
-from penstock.workload import Engine, Rollout, Slice, Training, UnknownWorkload, settings_of
+from penstock.workload import (
+    Engine,
+    Market,
+    Measure,
+    Rollout,
+    Slice,
+    Training,
+    UnknownWorkload,
+    settings_of,
+)
 
 TRAINING = Training(epochs=3, batch_size=8, learning_rate=0.1)
+PRIMARY = Measure(name="right answers", source="right", margin=0.05, deviation=0.2)
 ROLLOUT = Rollout(
-    canary_percents=(10, 50, 100), soak=timedelta(hours=1), deadline=timedelta(days=1)
+    canary_percents=(10, 50, 100),
+    soak=timedelta(hours=1),
+    deadline=timedelta(days=1),
+    primary=PRIMARY,
 )
 
 
@@ -85,7 +98,15 @@ def test_canary_percents_rise_from_above_zero_to_one_hundred(percents):
             replace(ROLLOUT, canary_percents=percents)
 
 
-SHARES = ["alpha", "max_error_share", "max_refused_share", "max_slow_share"]
+SHARES = [
+    "alpha",
+    "beta",
+    "max_error_share",
+    "critical_error_share",
+    "max_refused_share",
+    "max_slow_share",
+    "max_log_loss",
+]
 
 
 @pytest.mark.parametrize("field", SHARES)
@@ -95,9 +116,43 @@ def test_a_share_lies_strictly_between_zero_and_one(field, share):
         replace(ROLLOUT, **{field: share})
 
 
-def test_the_deadline_comes_after_the_soak():
+@pytest.mark.parametrize("soak", ["soak", "shadow_soak"])
+def test_the_deadline_comes_after_the_soak(soak):
     with pytest.raises(ValueError, match="deadline"):
-        replace(ROLLOUT, deadline=ROLLOUT.soak)
+        replace(ROLLOUT, **{soak: ROLLOUT.deadline})
+
+
+@pytest.mark.parametrize(
+    ("given_", "said"),
+    [
+        ({"guardrails": (PRIMARY,)}, "two measures of one name"),
+        ({"primary": replace(PRIMARY, name="all")}, None),
+        ({"kill_to": "nobody"}, "nobody"),
+        ({"when_busy": "wait"}, "wait"),
+        ({"state": "some"}, "some"),
+    ],
+)
+def test_a_release_policy_says_what_there_is(given_, said):
+    if said is None:
+        assert replace(ROLLOUT, **given_)
+        return
+    with pytest.raises(ValueError, match=said):
+        replace(ROLLOUT, **given_)
+
+
+@pytest.mark.parametrize("name", ["all", "e u", ""])
+def test_a_market_has_a_word_of_its_own(name):
+    with pytest.raises(ValueError, match=r"Market\.name"):
+        Market(name=name, canary_percents=(5, 100))
+
+
+def test_markets_are_the_branches_of_a_release():
+    eu, us = (Market(name=n, canary_percents=(5, 100)) for n in ("eu", "us"))
+
+    assert ROLLOUT.market_names() == ("all",)
+    assert replace(ROLLOUT, markets=(eu, us)).market_names() == ("eu", "us")
+    with pytest.raises(ValueError, match="two markets of one name"):
+        replace(ROLLOUT, markets=(eu, eu))
 
 
 @pytest.mark.parametrize("name", workloads.known())

@@ -16,17 +16,21 @@ from penstock.workload import (
     Engine,
     Equivalence,
     Export,
+    Fallback,
     Found,
     Instead,
     Invariance,
     LeastCost,
     Limits,
+    Market,
+    Measure,
     MinimumFunctionality,
     NoWorse,
     Quantize,
     Rollout,
     Rung,
     Sensitive,
+    Shadow,
     Slice,
     Training,
     Workload,
@@ -171,15 +175,32 @@ WORKLOAD = Workload(
         MinimumFunctionality(name="clients nobody would dispute", cases="plain_clients"),
     ),
     rollout=Rollout(
-        canary_percents=(5, 25, 50, 100),
-        soak=timedelta(days=7),
+        canary_percents=(10, 25, 50, 100),
+        shadow_soak=timedelta(days=7),
+        soak=timedelta(days=3),
+        # Three steps in two days, as every check has passed at the canary.
+        progressive_soak=timedelta(hours=16),
+        bake=timedelta(days=3),
         # Labels come after thirty days.
         deadline=timedelta(days=90),
         time_scale=1 / 100_000,  # a week becomes six seconds
-        max_disagreement_share=0.08,
-        # A quarter is wrong by design: the threshold avoids the dear mistakes, not the many.
-        max_wrong_share=0.4,
+        primary=Measure(name="right decisions", source="right", margin=0.1, deviation=0.45),
+        shadow=Shadow(max_disagreement_share=0.08, min_spearman=0.9),
         evidence_timeout=timedelta(days=14),
+        kill_to=Fallback.RULES,
+        markets=(
+            Market(name="us", canary_percents=(10, 25, 50, 100)),
+            # GDPR, Articles 22 and 35: a person lets each step in, on a canary of fewer users for
+            # longer, and what the law asks for lies there before the first of them.
+            Market(
+                name="eu",
+                canary_percents=(5, 10, 25, 50, 100),
+                soak=timedelta(days=7),
+                progressive_soak=timedelta(days=1),
+                approve=True,
+                documents=("dpia", "prohibited-features", "human-review"),
+            ),
+        ),
     ),
     endpoint=Endpoint(
         # No cached answer: a decision rests on what is known of the client now, or on rules that

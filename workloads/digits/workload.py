@@ -15,6 +15,7 @@ from penstock.workload import (
     Instead,
     Invariance,
     Limits,
+    Measure,
     MinimumFunctionality,
     NoWorse,
     Quantize,
@@ -77,7 +78,9 @@ WORKLOAD = Workload(
         soak=timedelta(days=1),
         deadline=timedelta(days=14),
         time_scale=1 / 21_600,  # a day becomes four seconds
-        max_wrong_share=0.15,
+        progressive_soak=timedelta(hours=8),
+        bake=timedelta(days=1),
+        primary=Measure(name="right answers", source="right", margin=0.08, deviation=0.2),
         evidence_timeout=timedelta(days=2),
     ),
     serve="int8",

@@ -19,12 +19,14 @@ from penstock.workload import (
     Instead,
     Invariance,
     Limits,
+    Measure,
     MinimumFunctionality,
     NoWorse,
     OnStale,
     Quantize,
     Rollout,
     Rung,
+    Shadow,
     Slice,
     Training,
     Workload,
@@ -164,13 +166,15 @@ WORKLOAD = Workload(
     ),
     rollout=Rollout(
         canary_percents=(10, 25, 50, 100),
+        shadow_soak=timedelta(days=7),
         soak=timedelta(days=3),
+        progressive_soak=timedelta(hours=16),
+        bake=timedelta(days=1),
         deadline=timedelta(days=28),
         time_scale=1 / 43_200,  # a day becomes two seconds
+        primary=Measure(name="clicks", source="label", margin=0.1, deviation=0.42),
         # Many lie at the threshold: between two seeds one in twenty is decided otherwise.
-        max_disagreement_share=0.15,
-        # A third is wrong by design: a click is a matter of chance, even to who knows its odds.
-        max_wrong_share=0.45,
+        shadow=Shadow(max_disagreement_share=0.15, min_spearman=0.8, min_kendall=0.6),
         evidence_timeout=timedelta(days=4),
     ),
     endpoint=Endpoint(

@@ -1,0 +1,1 @@
+"""Simulate thousands of releases through the judge and the decisions that serve real ones."""

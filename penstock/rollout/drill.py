@@ -1,0 +1,197 @@
+"""Drills: the whole way back and the return, on the live configuration, timed, in the ledger.
+
+A way back that was never taken is a hope. The users of one market are turned to whom they would be
+returned to, by the very table that a rollback would write, and then back again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from penstock.ledger import Actor, Entry, Ledger
+from penstock.release import EVERYWHERE, Rollout
+from penstock.rollout import envoy, unfinished
+from penstock.rollout.plane import Plane
+from penstock.rollout.ports import Stale
+from penstock.rollout.table import SLOTS, TrafficTable
+from penstock.rollout.turning import Asking, Turned, turn
+from penstock.stage import Refused
+
+DRILL, BEGUN = "drill", "drill begun"
+"""Kinds of the entries: what came of one, and the tables that one is about to put in force."""
+
+STAY_S = 0.5
+"""How long users are on the standby: long enough that it is seen to answer them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drill:
+    """What came of a rehearsal."""
+
+    market: str
+    serving: str
+    standby: str
+    passed: bool
+    why: str
+    """Why it failed; empty where it passed."""
+
+    back: float | None
+    """Milliseconds until the standby was known to answer everybody, and until all was as before."""
+
+    home: float | None
+    requests: int
+    """Of users and of the rehearsal itself, while it went on."""
+
+    failures: int
+
+    def body(self) -> dict[str, Any]:
+        """Return what the ledger keeps."""
+        said = {k: v for k, v in asdict(self).items() if k not in ("back", "home")}
+        return said | {"milliseconds": {"back": self.back, "return": self.home}}
+
+
+def run(
+    plane: Plane,
+    ledger: Ledger,
+    *,
+    workload: str,
+    actor: Actor,
+    market: str = EVERYWHERE,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    sleep: Callable[[float], None] = time.sleep,
+) -> Drill:
+    """Rehearse the rollback of a market; a failed one is in the ledger too.
+
+    Raises:
+        Refused: There is nobody to return to, the kill switch is thrown, or somebody else changed
+            the traffic meanwhile: nothing is known of the way back then.
+        LedgerError: What is to be done cannot be written down; nothing was done.
+    """
+    held = plane.written(market)
+    away, standby = _way_back(plane, held)
+    home = replace(held, sequence=away.sequence + 1)
+    if wrong := plane.verify_slot(standby):
+        done = _failed(held, standby, wrong)
+    else:
+        tables = {"away": away.to_dict(), "home": home.to_dict()}
+        body = {"market": market, **tables}
+        ledger.append(
+            workload=workload, version=None, kind=BEGUN, body=body, actor=actor, now=clock()
+        )
+        done = _rehearsed(plane, held, (away, home), standby, sleep)
+    ledger.append(
+        workload=workload, version=None, kind=DRILL, body=done.body(), actor=actor, now=clock()
+    )
+    return done
+
+
+def _way_back(plane: Plane, held: TrafficTable) -> tuple[TrafficTable, str]:
+    """Return the table of a rollback and the slot that answers everybody under it."""
+    if thrown := plane.killed():
+        raise Refused(f"the kill switch is thrown, so there is no traffic to turn: {thrown}")
+    released = bool(held.buckets) or held.mirror is not None
+    slot = held.champion if released else next(s for s in SLOTS if s != held.champion)
+    if plane.status()["slots"][slot]["version"] is None:
+        raise Refused(
+            f"nobody stands by for market {held.market}: slot {slot} serves nothing. A second "
+            "version must have served before there is a way back."
+        )
+    away = replace(
+        held,
+        sequence=held.sequence + 1,
+        champion=slot,
+        challenger=None,
+        buckets=0,
+        mirror=None,
+        trickle=None,
+    )
+    return away, slot
+
+
+def _rehearsed(
+    plane: Plane,
+    held: TrafficTable,
+    tables: tuple[TrafficTable, TrafficTable],
+    standby: str,
+    sleep: Callable[[float], None],
+) -> Drill:
+    folder, seen = plane.home / "serving", plane.status()
+    away, home = tables
+    before = envoy.answered(seen["admin"])
+    try:
+        with (
+            Asking(folder, seen["model"], held.market) as asking,
+            unfinished.rehearsing(folder, home),
+        ):
+            sleep(STAY_S / 2)
+            back = turn(plane, away)
+            turned = time.monotonic()
+            sleep(STAY_S)
+            until = time.monotonic()
+            there = turn(plane, home)
+            sleep(STAY_S / 2)
+    except Stale as e:
+        raise Refused(f"somebody else changed the traffic during the rehearsal: {e}") from e
+    late = [s for at, _, s in asking.answers if turned < at < until and s != standby]
+    after = envoy.answered(seen["admin"])
+    failures = asking.failures + _grown(before, after, "failed")
+    why = _why(back, there, failures, late, standby)
+    return Drill(
+        market=held.market,
+        serving=held.slot_for(0),
+        standby=standby,
+        passed=not why,
+        why=why,
+        back=back.milliseconds,
+        home=there.milliseconds,
+        requests=len(asking.answers) + _grown(before, after, "requests"),
+        failures=failures,
+    )
+
+
+def _why(back: Turned, there: Turned, failures: int, late: Sequence[str], standby: str) -> str:
+    if back.wrong:
+        return f"on the way back: {back.wrong}"
+    if there.wrong:
+        return f"on the return: {there.wrong}"
+    if late:
+        return f"slot {late[0]} answered when everybody was on slot {standby}"
+    return f"{failures} requests failed" if failures else ""
+
+
+def _failed(held: TrafficTable, standby: str, why: str) -> Drill:
+    return Drill(
+        market=held.market, serving=held.slot_for(0), standby=standby, passed=False, why=why,
+        back=None, home=None, requests=0, failures=0,
+    )  # fmt: skip
+
+
+def _grown(before: dict[str, int], after: dict[str, int], name: str) -> int:
+    return max(0, after.get(name, 0) - before.get(name, 0))
+
+
+def due(entries: Sequence[Entry], policy: Rollout, now: datetime) -> str:  # noqa: ARG001 - see overdue
+    """Return why forward steps wait for a rehearsal: the last one of a market failed."""
+    last: dict[str, Entry] = {e.body["market"]: e for e in entries if e.kind == DRILL}
+    for market, entry in last.items():
+        if not entry.body["passed"]:
+            return (
+                f"the last rehearsed rollback of {market} failed: {entry.body['why']}; rehearse "
+                "again: penstock release drill"
+            )
+    return ""
+
+
+def overdue(entries: Sequence[Entry], policy: Rollout, now: datetime) -> str:
+    """Return why a rehearsal is due; empty while the last good one is young. It stops nobody."""
+    good = [e for e in entries if e.kind == DRILL and e.body["passed"]]
+    if not good:
+        return "no rollback was ever rehearsed"
+    age = now - datetime.fromisoformat(good[-1].at)
+    if age <= policy.drill_every:
+        return ""
+    return f"the last rehearsed rollback is {age.days} days old, {policy.drill_every.days} allowed"

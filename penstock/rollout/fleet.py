@@ -1,0 +1,126 @@
+"""The fleet: which version runs in which slot of this machine, and which must."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock import registered
+from penstock.ledger import Entry, serving_order
+from penstock.release import Rollout
+from penstock.rollout import folding
+from penstock.rollout.branches import champion_in
+from penstock.rollout.opened import Opened, Placed, opened_of
+from penstock.rollout.plane import Plane
+from penstock.rollout.table import SLOTS
+
+PROBED_S = 5.0
+"""How often a standby is asked golden requests; whether it is up is known all the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The slots of a plane, as a release needs them."""
+
+    plane: Plane
+    clock: Callable[[], float] = time.monotonic
+    _probed: dict[str, tuple[float, str]] = field(default_factory=dict[str, tuple[float, str]])
+
+    def serving(self) -> Mapping[str, int | None]:
+        """Return the version that each slot runs, or is starting to run."""
+        slots = self.plane.status()["slots"]
+        return {name: _version(slots[name]) for name in SLOTS}
+
+    def slot_of(self, version: int) -> str | None:
+        """Return the slot that runs a version, or is starting to."""
+        return next((slot for slot, held in self.serving().items() if held == version), None)
+
+    def refused(self, slot: str) -> str:
+        """Return why a slot's server will never be ready; empty while it may."""
+        seen = self.plane.status()["slots"][slot]
+        return f"slot {slot} refused to serve: {seen['error']}" if seen["state"] == "failed" else ""
+
+    def ready_s(self, slot: str) -> float | None:
+        """Return how long a slot's server took to be ready, None while it is not."""
+        seen = self.plane.status()["slots"][slot]
+        return seen["seconds"] if seen["state"] == "ready" else None
+
+    def stands_by(self, slot: str) -> bool:
+        """Return whether a slot could take every user: it is up and gave the golden answers."""
+        if not self.plane.ready(slot):
+            return False
+        now_s = self.clock()
+        asked_s, wrong = self._probed.get(slot, (float("-inf"), ""))
+        if now_s - asked_s >= PROBED_S:
+            wrong = self.plane.verify_slot(slot)
+            self._probed[slot] = now_s, wrong
+        return not wrong
+
+    def start(
+        self, placed: Placed, entries: Sequence[Entry], fault: Mapping[str, str] | None = None
+    ) -> None:
+        """Let a slot serve a registered version, unless it does; its server checks the digest."""
+        if self.serving()[placed.slot] == placed.version:
+            return
+        said = registered.registration(entries, placed.version).body
+        self.plane.set_slot(
+            placed.slot,
+            package=Path(said["package"]),
+            digest=placed.digest,
+            version=str(placed.version),
+            fault=fault,
+        )
+
+    def tidy(self, entries: Sequence[Entry], policy: Rollout) -> None:
+        """Stop what nobody needs any more, and give its slot to the standby where there is one."""
+        needed = {p.version for p in _in_use(entries)} | _champions(entries, policy)
+        for slot, version in self.serving().items():
+            if version is not None and version not in needed | _standbys(entries):
+                self.plane.stop_slot(slot)
+        for standby in _standbys(entries) - set(self.serving().values()):
+            free = next((s for s, version in self.serving().items() if version is None), None)
+            if free is not None and needed:
+                digest = registered.registration(entries, standby).body["digest"]
+                self.start(Placed(version=standby, digest=digest, slot=free), entries)
+
+
+def free_slot(
+    entries: Sequence[Entry], version: int, serving: Mapping[str, int | None], policy: Rollout
+) -> str | None:
+    """Return the slot that a challenger takes: the one it has, or one that nobody needs."""
+    for slot, held in serving.items():
+        if held == version:
+            return slot
+    taken = {placed.slot for placed in _in_use(entries)}
+    champions = _champions(entries, policy)
+    free = [s for s, held in serving.items() if s not in taken and held not in champions]
+    # A first version takes the slot that no table points at yet: nobody sees it before its step.
+    return free[-1] if free else None
+
+
+def _in_use(entries: Sequence[Entry]) -> list[Placed]:
+    """Return the versions of releases that go on, where they run."""
+    opened = [opened_of(entries, state.release) for state in folding.active(entries)]
+    return [placed for one in opened for placed in _versions(one)]
+
+
+def _versions(opened: Opened) -> list[Placed]:
+    return [opened.challenger, *([] if opened.champion is None else [opened.champion])]
+
+
+def _champions(entries: Sequence[Entry], policy: Rollout) -> set[int]:
+    found = {champion_in(entries, market, policy) for market in policy.market_names()}
+    return {version for version in found if version is not None}
+
+
+def _standbys(entries: Sequence[Entry]) -> set[int]:
+    """Return the version that users would be returned to."""
+    return set(serving_order(entries)[1:2])
+
+
+def _version(seen: Mapping[str, object]) -> int | None:
+    version = seen["version"]
+    gone = seen["state"] in ("failed", "stopped")
+    return None if version is None or gone else int(str(version))

@@ -1,0 +1,191 @@
+"""Observe: everything that a decision is told, gathered once, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from penstock.ledger import Entry, Ledger, Stage, stage_of
+from penstock.ledger.standing import standings
+from penstock.rollout import approvals, commands, documents
+from penstock.rollout import judge as judging
+from penstock.rollout.judgement import Evidence, Judgement, Reader, Seen, Window
+from penstock.rollout.opened import Opened
+from penstock.rollout.plan import Plan
+from penstock.rollout.ports import DataPlane, TableError
+from penstock.rollout.state import IN_FORCE, INTENT, Act, State
+from penstock.verdict import Outcome
+
+SKEWED_S = 5.0
+"""Records are dated by the wall clock: this far off the ledger's time they cannot be placed."""
+
+
+def _never(_slot: str) -> str:
+    return ""
+
+
+def _steady() -> float:
+    return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What was seen, and the counts behind it for people."""
+
+    seen: Seen
+    summary: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observer:
+    """Reads plane, logs and ledger; changes nothing."""
+
+    plane: DataPlane
+    reader: Reader
+    ledger: Ledger
+    judge: Callable[..., Judgement] = judging.judge
+    """What a step's evidence comes to: plan, evidence, step, now."""
+
+    refused: Callable[[str], str] = _never
+    """Of a slot: why its server will never be ready; empty while it may."""
+
+    drilled: Callable[[Sequence[Entry], datetime], str] = lambda _entries, _now: ""
+    """Why forward steps wait for a rehearsed rollback; empty where none is needed."""
+
+    ahead_s: Callable[[], float] = _steady
+    """How far the controller's time is ahead of the wall clock."""
+
+    standby: Callable[[str], bool] | None = None
+    """Whether a slot could take every user back; None asks the plane whether it is ready."""
+
+    _sound: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    """Of a release: newest answer that was part of evidence without a contradiction."""
+
+    def look(
+        self, opened: Opened, plan: Plan, state: State, entries: Sequence[Entry], now: datetime
+    ) -> Glance:
+        """Return what is to be seen of a release without a pending intent."""
+        slot = opened.challenger.slot
+        ready = self.plane.ready(slot)
+        evidence, judgement = self._judged(opened, plan, state, entries, now, alive=ready)
+        intended, unread = self._table(state)
+        conflict = unread or self._skewed()
+        roles = standings(self.ledger)
+        version = opened.challenger.version
+        seen = Seen(
+            ready=ready,
+            refused="" if ready else self.refused(slot),
+            judgement=judgement,
+            evidence_at=self._sound_at(state, evidence, judgement, conflict),
+            standby_ready=opened.champion is None or self._stands_by(opened.champion.slot),
+            drilled=self.drilled(entries, now),
+            documents=documents.lacking(entries, version, plan.documents),
+            approval=approvals.binding(entries, state, plan, roles=roles, now=now),
+            killed=self.plane.killed(),
+            intended=intended,
+            conflict=conflict,
+            lifecycle=_archived(entries, version),
+            command=commands.pending(state, roles, entries),
+        )
+        return Glance(seen=seen, summary={} if evidence is None else evidence.summary())
+
+    def _judged(
+        self,
+        opened: Opened,
+        plan: Plan,
+        state: State,
+        entries: Sequence[Entry],
+        now: datetime,
+        *,
+        alive: bool,
+    ) -> tuple[Evidence | None, Judgement | None]:
+        self.reader.poll()
+        if state.step is None or state.step >= len(plan.steps):
+            return None, None
+        window = window_of(opened, plan, state, entries)
+        evidence = self.reader.evidence(window, now=now.timestamp(), alive=alive)
+        return evidence, self.judge(plan, evidence, window.step, now=now)
+
+    def _sound_at(
+        self,
+        state: State,
+        evidence: Evidence | None,
+        judgement: Judgement | None,
+        conflict: str,
+    ) -> datetime | None:
+        """Return when the challenger answered last; what contradicts itself is no news of it."""
+        if evidence is None or judgement is None or evidence.newest_at is None:
+            return None
+        newest = datetime.fromtimestamp(evidence.newest_at, UTC)
+        kept = self._sound.get(state.release)
+        if kept is not None and (conflict or judgement.outcome is Outcome.ERROR):
+            return kept
+        self._sound[state.release] = newest
+        return newest
+
+    def _stands_by(self, slot: str) -> bool:
+        return self.plane.ready(slot) if self.standby is None else self.standby(slot)
+
+    def _table(self, state: State) -> tuple[bool, str]:
+        """Return whether the table in force is the state's; where nobody says, that is no no."""
+        if state.table is None:
+            return True, ""
+        try:
+            return self.plane.observe(state.market) == state.table, ""
+        except TableError as e:
+            return True, f"the table in force cannot be read: {e}"
+
+    def _skewed(self) -> str:
+        ahead_s = self.ahead_s()
+        if abs(ahead_s) <= SKEWED_S:
+            return ""
+        where = "behind" if ahead_s > 0 else "ahead of"
+        return (
+            f"this machine's clock is {abs(ahead_s):.0f} s {where} the ledger's time, so records "
+            "cannot be placed in their step"
+        )
+
+
+def window_of(opened: Opened, plan: Plan, state: State, entries: Sequence[Entry]) -> Window:
+    """Return the part of the log that is evidence for the step in force.
+
+    Raises:
+        ValueError: No step is in force.
+    """
+    if state.step is None:
+        raise ValueError(f"{state.release} is in no step, so there is no evidence to read.")
+    step = plan.steps[state.step]
+    before = _shared_since(plan, state, entries) if step.percent == 100 else None
+    return Window(
+        market=opened.market,
+        champion=None if opened.champion is None else str(opened.champion.version),
+        challenger=str(opened.challenger.version),
+        step=step,
+        since=state.entered_at.timestamp(),
+        opened=state.opened_at.timestamp(),
+        before=before,
+    )
+
+
+def _shared_since(plan: Plan, state: State, entries: Sequence[Entry]) -> float | None:
+    """Return when the last step was entered at which the champion still had users."""
+    found: float | None = None
+    entering: dict[int, bool] = {}
+    for entry in entries:
+        body = entry.body
+        if body.get("release") != state.release:
+            continue
+        if entry.kind == INTENT and body["action"] in (Act.ENTER, Act.STEP_BACK):
+            index = body["step"]
+            entering[body["n"]] = index < len(plan.steps) and plan.steps[index].percent < 100
+        elif entry.kind == IN_FORCE and entering.pop(body["n"], False):
+            found = datetime.fromisoformat(entry.at).timestamp()
+    return found
+
+
+def _archived(entries: Sequence[Entry], version: int) -> str:
+    if stage_of(entries, version) is not Stage.ARCHIVED:
+        return ""
+    return f"version {version} was archived while it was being released"

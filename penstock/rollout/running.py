@@ -1,0 +1,121 @@
+"""Running: the servers of a home with their champions, and what carries its releases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from penstock.ledger import Actor, Entry, Ledger, champion
+from penstock.rollout import drill, folding, kill
+from penstock.rollout.champions import champions, promised, serve
+from penstock.rollout.clock import SteadyClock
+from penstock.rollout.conductor import Conductor
+from penstock.rollout.fleet import Fleet
+from penstock.rollout.journal import Told
+from penstock.rollout.lease import FileLease
+from penstock.rollout.notify import notifier_of
+from penstock.rollout.observing import Observer
+from penstock.rollout.plane import Plane
+from penstock.rollout.reading import LogReader
+from penstock.rollout.table import SLOTS
+from penstock.workload import load
+
+NOTIFIED_S = 2.0
+"""Longest that the end of a run waits for its last notifications to go out."""
+
+
+@contextmanager
+def servers(
+    workload: str,
+    version: int,
+    home: Path,
+    ledger: Ledger,
+    port: int,
+    emit: Callable[[Told], None],
+) -> Iterator[Plane]:
+    """Yield the plane of a home, with its champions answering; down again if the block raises."""
+    entries, policy = ledger.entries(workload), load(workload).rollout
+    serving, running = champion(entries), Plane.running(home)
+    limits = promised(entries, version if serving is None else serving)
+    kill.remember(home, ledger)
+    plane = Plane.up(home, model=workload, port=port, endpoint=limits)
+    try:
+        serve(Fleet(plane=plane), entries, policy, emit)
+        yield plane
+    except BaseException:
+        if not running:
+            plane.down()
+        raise
+    entries = ledger.entries(workload)
+    if not champions(entries, policy) and not folding.active(entries):
+        # There is nothing left to keep up.
+        plane.down()
+
+
+@contextmanager
+def conducted(
+    plane: Plane,
+    workload: str,
+    home: Path,
+    ledger: Ledger,
+    actor: Actor,
+    emit: Callable[[Told], None],
+) -> Iterator[Conductor]:
+    """Yield what carries the releases of a home."""
+    declared, entries = load(workload), ledger.entries()
+    newest = datetime.fromisoformat(entries[-1].at) if entries else None
+    clock, fleet = SteadyClock(newest), Fleet(plane=plane)
+    reader = LogReader(
+        logs={slot: plane.log_folder(slot) for slot in SLOTS},
+        outcomes=home / "serving" / "traffic" / "outcomes.jsonl",
+        since=_since(ledger.entries(workload)),
+        declared=declared,
+    )
+    outbox = notifier_of(home, ledger.entries)
+    try:
+        yield Conductor(
+            workload=workload,
+            policy=declared.rollout,
+            fleet=fleet,
+            ledger=ledger,
+            lease=FileLease(home / "serving"),
+            clock=clock,
+            notifier=_Waker(None if outbox is None else outbox.wake),
+            observer=Observer(
+                plane=plane,
+                reader=reader,
+                ledger=ledger,
+                refused=fleet.refused,
+                standby=fleet.stands_by,
+                drilled=lambda entries, now: drill.due(entries, declared.rollout, now),
+                ahead_s=clock.ahead_s,
+            ),
+            actor=actor,
+            home=home,
+            emit=emit,
+        )
+    finally:
+        if outbox is not None:
+            outbox.close(timeout_s=NOTIFIED_S)
+
+
+@dataclass(frozen=True)
+class _Waker:
+    """Tells the sender of notifications that the ledger went on; it reads the rest there."""
+
+    wake: Callable[[], None] | None
+
+    def tell(self, event: Told) -> None:  # noqa: ARG002 - the ledger says it
+        """Wake it."""
+        if self.wake is not None:
+            self.wake()
+
+
+def _since(entries: Sequence[Entry]) -> float:
+    """Return from when on records may be evidence: when the oldest release was opened."""
+    opened = [state.opened_at.timestamp() for state in folding.active(entries)]
+    return min(opened, default=time.time())

@@ -1,0 +1,78 @@
+"""The route file: every market's table, read and changed as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from penstock.bundle import write_json
+from penstock.release import EVERYWHERE
+from penstock.rollout.ports import Stale, TableError
+from penstock.rollout.routing import held, routes
+from penstock.rollout.table import TrafficTable
+
+LOCKED_S = 2.0
+"""Longest wait for whoever writes a table just now, which takes milliseconds."""
+
+
+def tables(path: Path) -> dict[str, TrafficTable]:
+    """Return the tables of a route file, by market."""
+    return _read(path)[0]
+
+
+def written(path: Path, market: str = EVERYWHERE) -> TrafficTable:
+    """Return a market's table of a route file."""
+    return of_market(tables(path), market)
+
+
+def of_market(tables: Mapping[str, TrafficTable], market: str) -> TrafficTable:
+    """Return the table that a market's users are under: its own, or that of everybody."""
+    own = tables.get(market)
+    return replace(tables[EVERYWHERE], market=market) if own is None else own
+
+
+def newest(path: Path) -> int:
+    """Return the highest sequence of a route file, -1 where there is none to be read."""
+    try:
+        return max(table.sequence for table in tables(path).values())
+    except (OSError, ValueError, LookupError):
+        return -1
+
+
+def apply(path: Path, table: TrafficTable) -> None:
+    """Write a market's table into the route file by rename; those of other markets stay.
+
+    Raises:
+        Stale: The file holds a table of this market with this sequence or a higher one: somebody
+            newer has written since, and this caller must read again before it acts.
+        TableError: Somebody has been writing for longer than that ever takes.
+    """
+    try:
+        with FileLock(path.parent.parent / "routes.lock", timeout=LOCKED_S):
+            _apply(path, table)
+    except Timeout as e:
+        raise TableError(
+            f"{e.lock_file} is held for {LOCKED_S:.0f} s; a process that writes tables hangs."
+        ) from e
+
+
+def _apply(path: Path, table: TrafficTable) -> None:
+    found, timeout_ms = _read(path)
+    before = of_market(found, table.market)
+    if found.get(table.market) == table:
+        return
+    if table.sequence <= before.sequence:
+        raise Stale(
+            f"table {table.sequence} of market {table.market} comes after table {before.sequence} "
+            "was written; read the table in force and decide again."
+        )
+    changed = {**found, table.market: table}
+    write_json(path, routes(changed.values(), timeout_ms=timeout_ms))
+
+
+def _read(path: Path) -> tuple[dict[str, TrafficTable], float]:
+    return held(json.loads(path.read_text(encoding="utf-8"))["resources"][0])
