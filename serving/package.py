@@ -95,7 +95,7 @@ class Served:
                 "of the public key."
             )
         golden = _golden(bundle, self.runtime)
-        self.layout = _layout(bundle)
+        self.layout = layout_of(bundle)
         self.rules = packaged_rules(bundle) if RULES in bundle.manifest["files"] else None
         self._rows = Rows(contract)
         self._input = request_input(packaged_transform(bundle))
@@ -213,7 +213,8 @@ def _golden(bundle: Bundle, runtime: str) -> _Golden:
     )
 
 
-def _layout(bundle: Bundle) -> Layout | None:
+def layout_of(bundle: Bundle) -> Layout | None:
+    """Return where a package's features are looked up, None where they are not."""
     if LAYOUT not in bundle.manifest["files"]:
         return None
     from penstock.online.layout import Layout  # noqa: PLC0415 - only where features are looked up

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from penstock.predictions.hashing import read_salt
 from serving.answering import Answering
@@ -19,6 +20,7 @@ from serving.metrics import Metrics
 from serving.package import Served
 from serving.prediction_log import PredictionLog
 from serving.reading import Names
+from serving.ruling import Ruled, RulesAnswering
 from serving.seen import Seen
 from serving.tracing import Tracing
 
@@ -53,7 +55,7 @@ class Parts:
             self.features.close()
 
 
-def assembled(given: argparse.Namespace, served: Served) -> Parts:
+def assembled(given: argparse.Namespace, served: Served | Ruled) -> Parts:
     """Return the parts of a server, connected.
 
     Raises:
@@ -68,7 +70,7 @@ def assembled(given: argparse.Namespace, served: Served) -> Parts:
         features = Features.open(served, address, instead=instead, aged=metrics.observe_age)
         metrics.watch("lookups", lambda: features.outcomes)
         metrics.watch("unknown_entities", lambda: features.unknown)
-    answering = Answering(
+    answering = answering_of(
         served,
         **said,
         features=features,
@@ -93,6 +95,13 @@ def assembled(given: argparse.Namespace, served: Served) -> Parts:
         tracing=tracing,
         features=features,
     )
+
+
+def answering_of(served: Served | Ruled, **more: Any) -> Answering:
+    """Return what answers by a package's model, or by its rules."""
+    if isinstance(served, Ruled):
+        return RulesAnswering(served, **more)
+    return Answering(served, **more)
 
 
 def salt() -> bytes:

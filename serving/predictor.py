@@ -28,15 +28,15 @@ from pathlib import Path
 from penstock.bundle import Bundle, read, write_json
 from penstock.online import OnlineError
 from penstock.processes import die_with_parent
-from serving.answering import Answering
 from serving.batching import Batching
 from serving.faults import KINDS
 from serving.hardened import UNKNOWN, App, Hardened, Mended, Receive, Scope, Send, refuse
 from serving.openapi import document
 from serving.package import NotServable, Served
-from serving.parts import Parts, assembled
+from serving.parts import Parts, answering_of, assembled
 from serving.path import Path as LeanPath
 from serving.reading import Names, of_instances
+from serving.ruling import Ruled
 from serving.runtime import DEFAULT, RUNTIMES
 from serving.seen import Seen
 from serving.server import server
@@ -59,6 +59,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument("--port", type=int)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), default=DEFAULT)
+    parser.add_argument(
+        "--rules-only", action="store_true", help="load no model; the package's rules answer"
+    )
     parser.add_argument("--metrics-port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--fault", help=f"a way to be broken: {', '.join(KINDS)}")
     parser.add_argument("--fault-on", choices=("live", "all"), default="live")
@@ -162,19 +165,25 @@ def check_digest(package: Bundle, wanted: str | None) -> None:
         )
 
 
-def loaded(given: argparse.Namespace) -> tuple[Served, int]:
-    """Return the package, verified and warm, and how many golden answers it repeated.
+def loaded(given: argparse.Namespace) -> tuple[Served | Ruled, int]:
+    """Return the package, verified and warm, and how many golden requests it answered right.
 
     Raises:
         NotServable: It must not serve.
     """
     if given.digest is not None:
         check_digest(read(given.bundle, kind="package"), given.digest)
-    key = os.environ.get(KEY_VARIABLE)
-    served = Served(given.bundle, runtime=given.runtime, key=None if key is None else Path(key))
+    named = os.environ.get(KEY_VARIABLE)
+    key = None if named is None else Path(named)
+    served = (
+        Ruled(given.bundle, key=key)
+        if given.rules_only
+        else Served(given.bundle, runtime=given.runtime, key=key)
+    )
     # What is served was read a second time; between the two the folder may have been exchanged.
     check_digest(served.bundle, given.digest)
-    served.warm()
+    if isinstance(served, Served):
+        served.warm()
     _check_readable(served)
     golden = served.check_golden()
     _warm_the_way(served, given)
@@ -185,7 +194,7 @@ async def _nowhere(_scope: Scope, _receive: Receive, send: Send) -> None:
     await refuse(send, 404, UNKNOWN)
 
 
-def _check_readable(served: Served) -> None:
+def _check_readable(served: Served | Ruled) -> None:
     """Read the golden requests as those of clients are read.
 
     Raises:
@@ -199,13 +208,13 @@ def _check_readable(served: Served) -> None:
             raise NotServable(f"golden request {number} breaks the package's contract: {e}") from e
 
 
-def _warm_the_way(served: Served, given: argparse.Namespace) -> None:
+def _warm_the_way(served: Served | Ruled, given: argparse.Namespace) -> None:
     """Let golden requests go the way of clients', told to no log and counted nowhere.
 
     Raises:
         NotServable: One was refused.
     """
-    answering = Answering(served, version=given.version)
+    answering = answering_of(served, version=given.version)
     batching = Batching(answering.run, most=1, timeout_ms=60_000)
     names, name = Names(served.contract, None), given.model_name
     path = LeanPath(_nowhere, names, answering, batching, name=name)
@@ -261,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
 def _ready(
     given: argparse.Namespace,
     parts: Parts,
-    served: Served,
+    served: Served | Ruled,
     golden: int,
     listens: socket.socket,
     metrics_port: int,

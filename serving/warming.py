@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from penstock.request import Contract, v1_request, v2_request
+from penstock.request import Contract, Instance, v1_request, v2_request
 from serving.hardened import App, Message
 
 ROUNDS = 5
@@ -23,7 +23,7 @@ class Unanswered(RuntimeError):
     """A request that must be answered was refused; the text says how."""
 
 
-def warm(app: App, contract: Contract, rows: Sequence[dict[str, Any]], *, name: str) -> None:
+def warm(app: App, contract: Contract, rows: Sequence[Instance], *, name: str) -> None:
     """Ask with known rows, in every form that there is.
 
     Raises:
@@ -52,7 +52,7 @@ async def _ask(app: App, path: str, body: bytes, headers: list[tuple[bytes, byte
         raise Unanswered(f"{path} answered golden requests with {sent[1]['body'].decode()}.")
 
 
-def _forms(contract: Contract, rows: Sequence[dict[str, Any]], name: str) -> Iterator[Form]:
+def _forms(contract: Contract, rows: Sequence[Instance], name: str) -> Iterator[Form]:
     one, two = v1_request(contract, rows), v2_request(contract, rows)
     infer = f"/v2/models/{name}/infer"
     yield f"/v1/models/{name}:predict", orjson.dumps(one), []

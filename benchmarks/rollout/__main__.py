@@ -1,6 +1,6 @@
 """Simulate releases: how often harm passes, how often the harmless is stopped, how soon, what cost.
 
-    .venv/bin/python -m benchmarks.rollout --quick
+    .venv/bin/python -m benchmarks.rollout --times 0.1
     .venv/bin/python -m benchmarks.rollout --out measured
 
 Every number comes from a seed, so two runs give the same tables, whatever the number of processes.
@@ -21,7 +21,7 @@ from rich.console import Console
 from benchmarks.rollout import costs, pages, studies
 from penstock.engine.budgets import cpu
 
-HARMLESS, OTHERS, CANARIES, FEW = 2_000, 400, 400, 100
+HARMLESS, OTHERS, CANARIES, FEW = 400, 80, 150, 30
 """Releases of the harmless version and of each other, canaries, and canaries of many users."""
 
 
@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a twentieth of the releases")
+    parser.add_argument("--times", type=float, default=1.0, help="as many releases as usual")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="whole, planted or costs; all by default")
     parser.add_argument("--out", type=Path, help="folder for rollout.json, rollout.md and the plot")
@@ -42,13 +42,12 @@ def main() -> int:
     asked, console, begun = arguments(), Console(width=170), time.perf_counter()
     parts: list[Any] = []
     figures: dict[str, Any] = {"cpu": cpu()}
-    few = 20 if asked.quick else 1
     if asked.only in ("", "whole"):
-        found = _whole(console, asked.processes, few)
+        found = _whole(console, asked.processes, asked.times)
         figures["whole"] = pages.plain(found)
         parts.append(pages.whole(found))
     if asked.only in ("", "planted"):
-        caught = _planted(console, asked.processes, few)
+        caught = _planted(console, asked.processes, asked.times)
         figures["planted"] = pages.plain(caught)
         parts += [pages.harmless(caught["harmless"]), *pages.planted(caught)]
         if asked.out:
@@ -68,19 +67,19 @@ def main() -> int:
     return 0
 
 
-def _whole(console: Console, processes: int, few: int) -> dict[str, dict[str, Any]]:
+def _whole(console: Console, processes: int, times: float) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in studies.WHOLE:
-        n = (HARMLESS if name == "harmless" else OTHERS) // few
+        n = round(times * (HARMLESS if name == "harmless" else OTHERS))
         found[name] = studies.whole(name, n, processes=processes)
         console.print(f"{name}: promoted {found[name]['promoted']}")
     return found
 
 
-def _planted(console: Console, processes: int, few: int) -> dict[str, dict[str, Any]]:
+def _planted(console: Console, processes: int, times: float) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, (_, world) in studies.PLANTED.items():
-        n = (CANARIES if world == studies.WORLD else FEW) // few
+        n = round(times * (CANARIES if world == studies.WORLD else FEW))
         found[name] = studies.planted(name, n, processes=processes)
         console.print(f"{name}: {found[name][studies.OURS]['stopped']} stopped by the judge")
     return found

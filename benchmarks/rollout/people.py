@@ -7,14 +7,14 @@ failures of a user go together) and a speed of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.rollout.evidence import Answers, Copies
+from penstock.rollout.evidence import NO_COPIES, Answers, Copies
 from penstock.rollout.table import BUCKETS
 from workloads.streamrec.simulator import Settings, World
 
@@ -186,17 +186,16 @@ class People:
         )
         alike_n = (requests.chance_n > THRESHOLD) == (other_n > THRESHOLD)
         known_n = ~requests.failed_n
-        return answers, Copies(
+        sent = int(known_n.sum())
+        return answers, replace(
+            NO_COPIES,
             user_n=requests.user_n[known_n],
             alike_n=(alike_n & ~failed_n)[known_n],
             one_n=requests.chance_n[known_n],
             other_n=np.where(failed_n, np.nan, other_n)[known_n],
-            slices_n=np.zeros(int(known_n.sum()), np.uint64),
-            pair_r=np.empty(0, np.int64),
-            one_r=np.empty(0),
-            other_r=np.empty(0),
-            sent=int(known_n.sum()),
-            joined=int(known_n.sum()),
+            slices_n=np.zeros(sent, np.uint64),
+            settled_n=np.ones(sent, bool),
+            sent_slices_m=np.zeros(sent, np.uint64),
         )
 
     def _failing(

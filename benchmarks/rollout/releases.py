@@ -34,6 +34,16 @@ POLICY = Rollout(
 )
 """Half a day's release of a service with six requests a second, at the levels of the defaults."""
 
+SMALL = replace(
+    POLICY,
+    soak=timedelta(hours=1),
+    progressive_soak=timedelta(minutes=30),
+    bake=timedelta(minutes=30),
+    deadline=timedelta(hours=3),
+    primary=Measure(name="clicks", source="label", margin=0.06, deviation=0.25),
+)
+"""A release for few users, with margins that few can show: for tests."""
+
 LOOK_S = 600.0
 """Seconds between two looks."""
 

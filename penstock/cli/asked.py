@@ -13,7 +13,7 @@ from penstock.cli.home import Home, home
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.release import Trigger
 from penstock.rollout import folding
-from penstock.rollout.approvals import opening
+from penstock.rollout.independence import opening
 from penstock.rollout.plan import Plan, declared, plan_of
 from penstock.rollout.state import State
 from penstock.stage import Refused
@@ -46,19 +46,20 @@ def acting(held: Home, key: Path | None) -> Actor:
     return Actor.load(key or held.key())
 
 
-def chosen(entries: Sequence[Entry], asked: str) -> State:
+def chosen(entries: Sequence[Entry], asked: str, market: str | None = None) -> State:
     """Return the release that is meant.
 
     Args:
         entries: Of the workload.
         asked: A release, or a workload.
+        market: Of this one alone; None of any.
 
     Raises:
         LookupError: There is none, or of a workload no one or several go on.
     """
     if "/" in asked:
         return folding.fold(entries, asked)
-    going = folding.active(entries)
+    going = folding.active(entries, market)
     if len(going) == 1:
         return going[0]
     if not going:

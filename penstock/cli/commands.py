@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +11,15 @@ import typer
 
 from penstock.cli.asked import Key, Reason, Release, acting, chosen, opened, workload_of
 from penstock.cli.home import Home
-from penstock.ledger import Ledger
+from penstock.ledger import Entry, Ledger
 from penstock.release import EVERYWHERE
 from penstock.rollout import commands, folding
 from penstock.rollout.back import back
-from penstock.rollout.state import Ask
+from penstock.rollout.branches import champion_in
+from penstock.rollout.independence import opening
+from penstock.rollout.state import Ask, State
+from penstock.stage import Refused
+from penstock.workload import load
 
 
 def pause(release: Release, reason: Reason, key: Key = None) -> None:
@@ -56,8 +61,8 @@ def rollback(
     release: Release,
     reason: Reason,
     market: Annotated[
-        str, typer.Option(help="Where no release goes on: whose users go back.")
-    ] = EVERYWHERE,
+        str | None, typer.Option(help="Whose users go back, where the name does not say it.")
+    ] = None,
     key: Key = None,
 ) -> None:
     """Return all users to the version before: of a release, or of what a release has finished.
@@ -66,36 +71,62 @@ def rollback(
 
     Example: penstock release rollback credit --market us --reason 'complaints'
     """
-    workload = workload_of(release)
+    workload, named = workload_of(release), release.split("/")
+    where = named[2] if len(named) == PARTS else market
     with opened() as (held, ledger):
-        going = folding.active(ledger.entries(workload))
+        entries = ledger.entries(workload)
+        going = folding.active(entries, where)
         if any(release in (workload, state.release) for state in going):
-            _given(held, ledger, Ask.ROLL_BACK, release, reason, key)
+            _give(held, ledger, Ask.ROLL_BACK, chosen(entries, release, where), reason, key)
             return
+        if len(named) == PARTS:
+            _refuse_another(entries, chosen(entries, release))
         done = back(
             held.path,
             ledger,
             workload=workload,
-            market=release.split("/")[2] if release.count("/") == 3 else market,
+            market=where or EVERYWHERE,
             reason=reason,
             actor=acting(held, key),
             now=datetime.now(UTC),
         )
     typer.echo(
         f"users of {workload} are back on version {done.to} from version {done.version}, "
-        f"{done.milliseconds:.0f} ms, {done.kind}"
+        f"{done.kind}, {done.milliseconds:.0f} ms"
     )
+    for note in done.notes:
+        typer.echo(note)
+
+
+PARTS = 4
+"""Of a release's name: workload, version, market, and its number."""
+
+
+def _refuse_another(entries: Sequence[Entry], ended: State) -> None:
+    """Refuse to return users from a version that does not answer them.
+
+    Raises:
+        Refused: Another version does, or none.
+    """
+    version = opening(entries, ended.release).version
+    serving = champion_in(entries, ended.market, load(ended.workload).rollout)
+    if serving != version:
+        raise Refused(
+            f"version {version} does not answer the users of {ended.market}, "
+            f"{f'version {serving} does' if serving else 'nobody does'}; release {ended.release} "
+            f"ended in {ended.phase}."
+        )
 
 
 def _ask(ask: Ask, release: str, reason: str, key: Path | None) -> None:
     with opened() as (held, ledger):
-        _given(held, ledger, ask, release, reason, key)
+        state = chosen(ledger.entries(workload_of(release)), release)
+        _give(held, ledger, ask, state, reason, key)
 
 
-def _given(
-    held: Home, ledger: Ledger, ask: Ask, release: str, reason: str, key: Path | None
+def _give(
+    held: Home, ledger: Ledger, ask: Ask, state: State, reason: str, key: Path | None
 ) -> None:
-    state = chosen(ledger.entries(workload_of(release)), release)
     actor, now = acting(held, key), datetime.now(UTC)
     entry = commands.give(ledger, state, ask, reason=reason, actor=actor, now=now)
     typer.echo(

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.bundle import BundleError
-from penstock.cli import contract, lineage, predictions, register, servers, stages
+from penstock.cli import contract, lineage, predictions, register, release, servers, stages
 from penstock.cli import ledger as ledgers
 from penstock.cli import run as runs
 from penstock.cli.home import DISK_FULL, HomeError, called, home, locked, run_id, shown
@@ -34,6 +34,7 @@ from penstock.datachecks.served import run as run_skew
 from penstock.ledger import Actor, KeyFileError, LedgerError
 from penstock.online import OnlineError
 from penstock.online.served import read_served
+from penstock.release import Trigger
 from penstock.rollout import step as rollout
 from penstock.rollout.envoy import EnvoyError
 from penstock.rollout.plane import Plane, PlaneError
@@ -57,6 +58,9 @@ app.add_typer(contract.app, name="contract", rich_help_panel=EVIDENCE)
 for verb in (lineage.reproduce, score, retire):
     app.command(rich_help_panel=EVIDENCE)(verb)
 app.add_typer(ledgers.app, name="ledger")
+
+RELEASED = "How a version reaches users"
+app.add_typer(release.app, name="release", rich_help_panel=RELEASED)
 
 SERVED = "What was served"
 app.add_typer(predictions.app, name="predictions", rich_help_panel=SERVED)
@@ -91,6 +95,15 @@ def run(
     ] = BreakOn.LIVE,
     port: Port = None,
     release: Annotated[bool, typer.Option(help="Stop after registering.")] = True,
+    fault: Annotated[
+        str, typer.Option(help="A longer fault in place of --break-challenger: errors:share=0.1.")
+    ] = "",
+    trigger: Annotated[
+        Trigger, typer.Option(help="Why it is trained; the policy may ask for an approval.")
+    ] = Trigger.MANUAL,
+    markets: Annotated[
+        str, typer.Option(help="Share of the replayed users in each market: us=0.6,eu=0.4.")
+    ] = "",
     served: Annotated[
         Path | None,
         typer.Option(help="Log of served features; a release begins only if they are not skewed."),
@@ -101,24 +114,25 @@ def run(
     Example: penstock run digits --seed 7
 
     Exit codes: 0 serves; 1 failed; 2 wrong call or home in use; 3 rejected by the gate or by the
-    promotion contract; 4 data refused; 5 rolled back; 130 interrupted.
+    promotion contract; 4 data refused; 5 rolled back; 6 waits for a person; 130 interrupted.
     """
     console, held, now = terminal(), home(), datetime.now(UTC)
     load(workload)
     if served is not None:
         read_served(served)
-    fault = None
-    if break_challenger is not None:
-        fault = rollout.Fault(kind=break_challenger, on=break_on)
+    kind = fault or break_challenger
+    broken = None if not kind else rollout.Fault(kind=str(kind), on=str(break_on))
     with locked(held):
         asked = runs.Request(
             workload=workload,
             seed=seed,
-            fault=fault,
+            fault=broken,
             port=port or Plane.port(held.path) or PORT,
             actor=Actor.load(held.key()),
             release=release,
             served=served,
+            trigger=trigger,
+            markets=markets,
         )
         if release:
             # What could not serve in the end is said before minutes of work.

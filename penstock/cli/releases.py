@@ -93,7 +93,7 @@ def _watched(console: Console, look: Callable[[], list[Told]], *, as_json: bool)
     found = look()
     with suppress(KeyboardInterrupt):
         if console.is_terminal and not as_json:
-            with Live(_screens(found), console=console, auto_refresh=False) as live:
+            with _live(console, found) as live:
                 while not all(told["ended"] for told in found):
                     time.sleep(EVERY_S)
                     found = look()
@@ -110,6 +110,11 @@ def _watched(console: Console, look: Callable[[], list[Told]], *, as_json: bool)
             time.sleep(EVERY_S)
             found = look()
     return found
+
+
+def _live(console: Console, found: Sequence[Told]) -> Live:
+    """Return the screen that is drawn anew; one that is longer than the terminal is not cut."""
+    return Live(_screens(found), console=console, auto_refresh=False, vertical_overflow="visible")
 
 
 def _line(told: Told, *, as_json: bool) -> str:

@@ -66,7 +66,9 @@ def _title(told: Told) -> Text:
 
 
 def _steps(told: Told) -> Text:
-    marks = [f"{STAGES[s['is']]} {s['name']}" for s in told["steps"]]
+    # The share says enough of a later step, and all of them fit in a line.
+    names = [s["name"].removeprefix("progressive ") for s in told["steps"]]
+    marks = [f"{STAGES[s['is']]} {n}" for s, n in zip(told["steps"], names, strict=True)]
     return plain("   ".join(marks), style="dim")
 
 
@@ -183,7 +185,8 @@ def _decided(told: Told) -> Iterator[tuple[str, str]]:
     yield "effect", told["effect"] or ""
     yield "why", told["why"]
     if told["critical"]:
-        yield "critical", str(told["critical"])
+        said = told["critical"]
+        yield "critical", "it did not wait for a second strike" if said is True else str(said)
     if told["answers"]:
         heeded = told["answers"]
         yield "heeded", f"{heeded['kind']} of {heeded['actor']}, entry {heeded['sequence']}"

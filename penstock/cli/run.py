@@ -19,11 +19,12 @@ from typing import Any
 from penstock import registered
 from penstock.bundle import write_json
 from penstock.cli.home import DISK_FULL, Home
-from penstock.cli.screen import Screen, tick_text
+from penstock.cli.screen import Screen, show_release
 from penstock.datachecks.served import run as run_skew
 from penstock.ledger import REGISTERED, Actor, Ledger, champion, serving_order
 from penstock.register.reconcile import try_to_follow
 from penstock.register.step import mlflow
+from penstock.release import Trigger
 from penstock.rollout import step as rollout
 from penstock.rollout.plane import Plane
 from penstock.stage import Refused
@@ -38,6 +39,7 @@ EXIT = {
     "rejected": 3,
     "data refused": 4,
     "rolled back": 5,
+    "waiting": 6,
     "interrupted": 130,
 }
 """Exit code of each way a run can end; 2 is a mistake in the call or a home that is in use."""
@@ -95,6 +97,12 @@ class Request:
     release: bool = True
     served: Path | None = None
     """Log of served features that must not be skewed before a release begins."""
+
+    trigger: Trigger = Trigger.MANUAL
+    """Why the version is trained; what it asks of people hangs on it."""
+
+    markets: str = ""
+    """Share of the replayed users in each market; empty shares them alike."""
 
 
 def carry(request: Request, held: Home, run_id: str, screen: Screen, *, now: datetime) -> Record:
@@ -268,6 +276,7 @@ def _release(
         rows=Path(record.bundles["snapshot"]) / "holdout.parquet",
         label=load(record.workload).label,
         contract=Path(record.bundles["package"]) / "serving.json",
+        markets=request.markets,
     )
     skew = None
     if request.served is not None:
@@ -283,8 +292,9 @@ def _release(
         fault=request.fault,
         actor=request.actor,
         port=request.port,
-        emit=lambda event: _step(event, screen),
+        emit=lambda event: show_release(event, screen),
         skew=skew,
+        trigger=request.trigger,
     )
     record.release = asdict(result)
     record.outcome, record.reason = result.outcome, result.reason
@@ -317,21 +327,6 @@ def _skew(served: Path, record: Record, root: Path, screen: Screen) -> Path:
         why = "features are served otherwise" if outcome == Outcome.FAIL else f"skew is {outcome}"
         record.outcome, record.reason = "data refused", f"{why}: {line}"
     return out
-
-
-def _step(event: Mapping[str, Any], screen: Screen) -> None:
-    kind = event["event"]
-    if kind == "starting":
-        screen.working("prepare", f"{event['what']} in slot {event['slot']}")
-    elif kind == "ready":
-        line = "hashes verified, warm, golden answers right"
-        screen.done("prepare", event["seconds"], "pass", line)
-    elif kind == "step":
-        screen.working(event["name"], f"{event['percent']} % of users")
-    elif kind == "tick":
-        screen.working(event["step"], tick_text(event))
-    elif kind == "left":
-        screen.done(event["name"], event["seconds"], event["outcome"], event["line"])
 
 
 def _finish(request: Request, record: Record, root: Path, ledger: Ledger, screen: Screen) -> None:

@@ -13,11 +13,16 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from penstock.release import EVERYWHERE
+
 COLOURS = {
     "pass": "green",
     "inconclusive": "yellow",
     "error": "red",
     "fail": "red",
+    "passed": "green",
+    "strike": "magenta",
+    "waiting": "yellow",
     "promoted": "green",
     "unchanged": "green",
     "rolled back": "magenta",
@@ -127,8 +132,27 @@ class _Clock:
 
 
 def tick_text(event: Mapping[str, Any]) -> str:
-    """Return a release tick in one line: requests of the arm, errors, what is waited for."""
-    arm = event["challenger"]
-    return (
-        f"{arm['requests']} requests, {arm['errors']} errors, {event['reason'] or event['action']}"
-    )
+    """Return one look at a release in a line: what its version answered, what is waited for."""
+    arm: Mapping[str, Any] = event["summary"].get("challenger") or {}
+    counted = f"{arm.get('requests', 0)} requests, {arm.get('errors', 0)} errors, " if arm else ""
+    return f"{counted}{event['why'] or event['act']}"
+
+
+def show_release(event: Mapping[str, Any], screen: Screen) -> None:
+    """Show an event of a release that is being carried."""
+    kind = event["event"]
+    if kind == "starting":
+        screen.working("prepare", f"{event['what']} in slot {event['slot']}")
+    elif kind == "ready":
+        line = "hashes verified, warm, golden answers right"
+        screen.done("prepare", event["seconds"], "pass", line)
+    elif kind == "look" and event["step"] is not None:
+        screen.working(_named(event, event["step"]), tick_text(event))
+    elif kind == "left":
+        screen.done(_named(event, event["name"]), event["seconds"], event["outcome"], event["line"])
+
+
+def _named(event: Mapping[str, Any], step: str) -> str:
+    """Return a step's name, with its market where there are several."""
+    market = event["release"].split("/")[2]
+    return step if market == EVERYWHERE else f"{market} {step}"

@@ -14,7 +14,8 @@ import typer
 
 from penstock.cli.home import Home, called, carrying, home
 from penstock.cli.screen import plain, row, terminal
-from penstock.rollout import envoy
+from penstock.release import EVERYWHERE
+from penstock.rollout import admin, envoy, kill
 from penstock.rollout.plane import Plane
 from penstock.rollout.table import BUCKETS, TrafficTable
 
@@ -54,12 +55,18 @@ def look(held: Home) -> dict[str, Any]:
     found |= {"url": plane.url, **plane.status(), "log": {}}
     table, found["note"] = _table(plane)
     found["table"] = None if table is None else table.to_dict()
-    found["users"] = envoy.answered(found["admin"])
+    found["markets"] = {
+        market: held.to_dict() for market, held in plane.tables().items() if market != EVERYWHERE
+    }
+    thrown = kill.killed(held.path)
+    found["killed"] = None if thrown is None else {"to": thrown.to, "why": str(thrown)}
+    found["users"] = admin.answered(found["admin"])
     for slot in found["slots"]:
         found["log"][slot] = counted(plane.log_folder(slot))
     asked = [name for name, slot in found["slots"].items() if slot["version"]]
     found["answering"] = [name for name in asked if _answers(plane, name, found["model"])]
-    found["answers"] = table is not None and table.champion in found["answering"]
+    wanted = thrown.to if thrown is not None else None if table is None else table.champion
+    found["answers"] = wanted in found["answering"]
     return found
 
 
@@ -95,6 +102,10 @@ def _draw(found: Mapping[str, Any]) -> None:
     console.print(plain(f"{found['model']} at {found['url']}, table {number}, {_seen(found)}"))
     if found["note"]:
         console.print(plain(found["note"]))
+    if found["killed"] is not None:
+        console.print(plain(f"KILL SWITCH: {found['killed']['why']}; penstock kill clear ends it"))
+    for market, held in found["markets"].items():
+        console.print(plain(f"market {market}: {_split(TrafficTable.from_dict(held))}"))
     console.print(row("edge", None, "ready" if found["envoy"] else "waiting", _edge(found)))
     for slot, state in found["slots"].items():
         words = _slot(slot, state, table, found["log"][slot], answers=slot in found["answering"])
@@ -163,13 +174,21 @@ def _crashes(restarts: int, error: str, *, looping: bool) -> list[str]:
     return [*found, f"last error: {error}"] if error else found
 
 
+def _split(table: TrafficTable) -> str:
+    """Return in words who answers the users of a market."""
+    slots = (table.champion, *([table.challenger] if table.buckets and table.challenger else []))
+    return ", ".join(f"slot {slot} {_share(slot, table)}" for slot in slots)
+
+
 def _share(slot: str, table: TrafficTable) -> str:
     percent = 100 * table.buckets / BUCKETS
     if slot == table.champion:
         return f"{100 - percent:.0f} % of users"
     if slot == table.challenger:
         return f"{percent:.0f} % of users"
-    return "a copy of every request" if slot == table.mirror else "no users"
+    if slot == table.mirror:
+        return "a copy of every request"
+    return "stands by, a copy of one in a hundred" if slot == table.trickle else "no users"
 
 
 def counted(folder: Path) -> dict[str, Any]:

@@ -54,6 +54,10 @@ WRITERS: Mapping[str, frozenset[str]] = {
     "kill": _CONTROLLER | {"owner", "compliance", "admin"},
     "kill cleared": frozenset({"compliance", "admin"}),
     "drill": _CONTROLLER | {"owner"},
+    # Whoever may archive a version may return users from it.
+    "returning": _CONTROLLER | {"owner", "compliance"},
+    "returned": _CONTROLLER | {"owner", "compliance"},
+    "contaminated": _CONTROLLER | {"owner", "compliance"},
 }
 """By kind of entry, the roles of which one must be held to write it.
 

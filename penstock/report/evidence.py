@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.report.documents import number
+from penstock.report.documents import FOUR_DIGITS, number
 
 Row = Mapping[str, Any]
 
@@ -29,8 +29,10 @@ def quantity(value: float | None, unit: str, *, sign: bool = False) -> str:
         return f"{100 * value:{'+' if sign else ''}.3g} %"
     if unit == "×":
         return f"{value:.3g}×"
-    said = str(number(value, sign=sign))
-    return f"{said} {unit}" if unit == "ms" else said
+    if unit == "ms":
+        return f"{number(value)} ms"
+    small = abs(value) < FOUR_DIGITS
+    return format(value, ("+" if sign else "") + (".3g" if small else ",.0f"))
 
 
 def interval(row: Row) -> str:

@@ -162,7 +162,9 @@ def _between(one: str, other: str) -> float:
 
 
 def _counted(rows: Sequence[Told]) -> str:
-    return next((users(r) for r in rows if r.get("role") == "primary"), "")
+    counted = [r for r in rows if users(r)]
+    first = [r for r in counted if r.get("role") == "primary"] or counted
+    return users(first[0]) if first else ""
 
 
 def _decisions(told: Told) -> Iterator[Block]:
@@ -180,7 +182,8 @@ def _decisions(told: Told) -> Iterator[Block]:
     yield Table(["n", "when (UTC)", "decision", "verdict", "why", "in force after"], rows)
     for d in told["decisions"]:
         if d["rows"]:
-            title = f"decision {d['n']}, {d['event']} {d['step'] or ''}: {len(d['rows'])} checks"
+            what = " ".join(filter(None, (d["event"], d["step"])))
+            title = f"decision {d['n']}, {what}: {len(d['rows'])} checks"
             yield Table(CHECKS, checks(d["rows"]), folded=title)
 
 
@@ -257,7 +260,7 @@ def _arm(segment: Told, arm: str) -> str:
 
 
 PEOPLE = ("approved", "approval refused", "approval wanted", "command", "paged", "kill switch",
-          "kill cleared", "drill")  # fmt: skip
+          "kill cleared", "drill", "returned")  # fmt: skip
 
 
 def _people(told: Told) -> Block:

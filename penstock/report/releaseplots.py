@@ -34,6 +34,7 @@ MARKED: Mapping[str, tuple[str, str]] = {
     "resumed": ("s", GREY),
     "deadline extended": ("s", GREY),
     "drill": ("D", PURPLE),
+    "returned": ("X", RED),
     "promoted": ("*", GREEN),
 }
 """Marker and colour of each event that is drawn; steps are lines."""
@@ -85,7 +86,8 @@ def traffic(told: Told) -> Drawing:
         for kind in kinds:
             marker, colour = MARKED[kind]
             where = [axis.at(e["at"]) for e in history if e["event"] == kind]
-            drawn.plot(where, np.interp(where, at, shares) + 4, color=colour, ls="", ms=8,
+            there = np.array(shares)[np.searchsorted(at, where, side="right") - 1]
+            drawn.plot(where, there + 4, color=colour, ls="", ms=8,
                        marker="$!$" if marker == "!" else marker, label=kind)  # fmt: skip
         drawn.set(ylim=(-4, 128), xlim=(0, axis.end * 1.01))
         drawn.set(title="Users on the challenger, %", xlabel=f"{axis.unit} since it was opened")
@@ -137,7 +139,7 @@ def primary(told: Told) -> Drawing | None:
         figure, (drawn,) = side_by_side([1], height=3.0)
         _band(drawn, axis, rows, BLUE)
         drawn.axhline(0, color=GREY, lw=0.8)
-        _limit(drawn, rows)
+        _limit(drawn, axis, rows)
         _steps(drawn, axis, told["history"])
         name = rows[-1]["name"]
         drawn.set(title=f"{name}, challenger − champion, with its confidence sequence and margin")
@@ -163,7 +165,7 @@ def guardrails(told: Told) -> Drawing | None:
         for cell, (name, rows) in zip(cells, kept, strict=False):
             colour = RED if rows[-1]["outcome"] == "fail" else ORANGE
             _band(cell, axis, rows, colour)
-            _limit(cell, rows)
+            _limit(cell, axis, rows)
             _steps(cell, axis, told["history"])
             cell.set_title(name, fontsize=9)
             _unit(cell, rows[-1])
@@ -193,8 +195,7 @@ def _runs(rows: Sequence[Told]) -> list[list[Told]]:
 
 def _band(drawn: Axes, axis: Axis, rows: Sequence[Told], colour: str) -> None:
     """Draw estimates with what surely holds around them, and keep the view near the estimates."""
-    held = _held(rows)
-    near = [] if held is None else [held]
+    near = [float(r["limit"]) for r in rows if r.get("limit") is not None]
     for run in _runs(rows):
         at_l = np.array([axis.at(r["at"]) for r in run])
         found_l, low_l, high_l = (_numbers(run, name) for name in ("estimate", "low", "high"))
@@ -214,16 +215,11 @@ def _numbers(rows: Sequence[Told], name: str) -> NDArray[np.float64]:
     return np.array([np.nan if r.get(name) is None else float(r[name]) for r in rows])
 
 
-def _held(rows: Sequence[Told]) -> float | None:
-    """Return the newest limit."""
-    limits = [float(r["limit"]) for r in rows if r.get("limit") is not None]
-    return limits[-1] if limits else None
-
-
-def _limit(drawn: Axes, rows: Sequence[Told]) -> None:
-    held = _held(rows)
-    if held is not None:
-        drawn.axhline(held, color=RED, lw=1.1, ls="--")
+def _limit(drawn: Axes, axis: Axis, rows: Sequence[Told]) -> None:
+    """Draw the limit along each step: that of a split is another one at each."""
+    for run in _runs(rows):
+        at_l = np.array([axis.at(r["at"]) for r in run])
+        drawn.plot(at_l, _numbers(run, "limit"), color=RED, lw=1.1, ls="--")
 
 
 def _unit(drawn: Axes, row: Told) -> None:

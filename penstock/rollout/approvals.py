@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-from penstock.ledger import REGISTERED, Actor, Entry, Ledger
+from penstock.ledger import Actor, Entry, Ledger
 from penstock.ledger.standing import Standings, standings
 from penstock.rollout.documents import lacking, newest
+from penstock.rollout.independence import APPROVER, dependent, opening, part
 from penstock.rollout.judgement import Approved
 from penstock.rollout.plan import Plan
-from penstock.rollout.state import APPROVAL, OPENED, State
+from penstock.rollout.state import APPROVAL, State
 from penstock.stage import Refused
-
-APPROVER, OWNER = "approver", "owner"
-CONTRACT = "contract"
-"""Kind of the entry by which the owner signs what the features of a workload are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,64 +80,10 @@ def request_of(state: State, plan: Plan, entries: Sequence[Entry]) -> Request:
     )
 
 
-def opening(entries: Sequence[Entry], release: str) -> Entry:
-    """Return the entry that opened a release.
-
-    Raises:
-        LookupError: There is none.
-    """
-    for entry in entries:
-        if entry.kind == OPENED and entry.body.get("release") == release:
-            return entry
-    raise LookupError(f"the ledger knows no release {release}; see penstock release list.")
-
-
-def dependent(
-    name: str, *, release: str, version: int, entries: Sequence[Entry], roles: Standings
-) -> str:
-    """Return why somebody is no independent approver of a release; empty where they are one.
-
-    Independent is who holds the role, does not answer for the workload, did not make the version
-    and did not open the release.
-
-    Raises:
-        LookupError: The ledger does not know the release.
-    """
-    held = roles[name].roles if name in roles else frozenset[str]()
-    if APPROVER not in held:
-        return f"{name} does not hold the role {APPROVER}"
-    if OWNER in held or name in _owners(entries):
-        return f"{name} is an owner, who answers for the workload"
-    if any(e.actor == name for e in entries if e.kind == REGISTERED and e.version == version):
-        return f"{name} trained and registered version {version}"
-    if name in _openers(entries, release):
-        return f"{name} opened the release"
-    return ""
-
-
 def _dependent(name: str, request: Request, entries: Sequence[Entry], roles: Standings) -> str:
     return dependent(
         name, release=request.release, version=request.version, entries=entries, roles=roles
     )
-
-
-def _openers(entries: Sequence[Entry], release: str) -> set[str]:
-    """Return who opened a release, and who wanted it where it had waited for its turn."""
-    opened = opening(entries, release)
-    wanted = (opened.sequence, opened.body.get("queued"))
-    return {e.actor for e in entries if e.sequence in wanted}
-
-
-def _owners(entries: Sequence[Entry]) -> set[str]:
-    """Return who signed for the workload's features, and whom it names as its owner."""
-    signed = [e for e in entries if e.kind == CONTRACT]
-    return {e.actor for e in signed} | {str(_part(e, "document").get("holder")) for e in signed}
-
-
-def _part(entry: Entry, name: str) -> Mapping[str, Any]:
-    """Return a part of a body; people write bodies, and what is no part says nothing."""
-    found = entry.body.get(name)
-    return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
 
 
 def grant(
@@ -255,7 +198,7 @@ def _given(entries: Sequence[Entry], request: Request) -> list[Entry]:
         for e in entries
         if e.kind == APPROVAL
         and e.body.get("release") == request.release
-        and _part(e, "binds").get("step") == request.step
+        and part(e, "binds").get("step") == request.step
     ]
 
 
@@ -295,7 +238,7 @@ def _void(
         return f"{entry.actor} may not approve any more, or signs with another key now"
     if why := _dependent(entry.actor, request, entries, roles):
         return why
-    if different := request.differs(_part(entry, "binds")):
+    if different := request.differs(part(entry, "binds")):
         return "; ".join(SAID.get(n, f"{n} is unknown") for n in sorted(different))
     if (expires := _expires(entry, plan)) <= now:
         return f"it expired at {expires:%Y-%m-%d %H:%M}"

@@ -1,4 +1,4 @@
-"""Arms: which records are whose, joined to each other and to outcomes, as the evidence of a step."""
+"""Arms: which records are whose, joined to each other and to outcomes: the evidence of a step."""
 
 from __future__ import annotations
 
@@ -226,8 +226,8 @@ def _copies(rows: Rows, chosen: Chosen, of_one: Array, *, now: float) -> Copies:
         pair_r=pair_r,
         one_r=one_r,
         other_r=other_r,
-        sent=int(settled.sum()),
-        joined=int(settled[which].sum()),
+        settled_n=settled[which],
+        sent_slices_m=held["slices"][one[settled]],
     )
 
 

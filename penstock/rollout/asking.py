@@ -14,7 +14,7 @@ import numpy as np
 from penstock.bundle import BundleError, read
 from penstock.release import EVERYWHERE
 from penstock.request import Contract, v1_request
-from penstock.rollout.envoy import Inside, sent
+from penstock.rollout.admin import Inside, sent
 from penstock.rollout.routing import MARKET, PROBE
 from penstock.rollout.table import TrafficTable, bucket_of
 

@@ -12,7 +12,7 @@ from penstock.rollout.plan import Phase
 from penstock.rollout.state import APPROVAL, State
 from penstock.verdict import Outcome
 
-PATIENCE = 0.25
+PATIENCE = 0.5
 """Share of the policy's ``evidence_timeout`` for which evidence may be an error before people are
 called: the rest is theirs, before everybody goes back to the champion."""
 
@@ -103,7 +103,7 @@ def _evidence(asking: _Asking) -> Iterator[Ask]:
         yield Ask(
             cause="evidence",
             who="operator",
-            why=f"{reason}; everybody goes back to the champion at {since + timeout:%H:%M:%S}",
+            why=f"{reason}; the release ends at {since + timeout:%H:%M:%S}",
             command=f"penstock logs {asking.past.opened.body['challenger']['slot']}",
         )
 

@@ -10,7 +10,7 @@ from penstock.ledger.lifecycle import NEXT
 from penstock.registered import registration
 from penstock.release import EVERYWHERE, Rollout
 from penstock.rollout import folding
-from penstock.rollout.approvals import opening
+from penstock.rollout.independence import opening
 from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Act
 
 BACK = "returned"

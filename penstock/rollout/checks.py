@@ -111,9 +111,10 @@ def at_most(
     <Outcome.ERROR: 'error'>
     >>> at_most("errors", Met(events=0, users=400), nobody, 0.05, levels).outcome
     <Outcome.PASS: 'pass'>
-    >>> at_most("errors", Met(events=30, users=100), nobody, 0.05, levels).outcome
+    >>> met = Met(events=30, users=100)
+    >>> at_most("errors", met, nobody, 0.05, levels).outcome
     <Outcome.FAIL: 'fail'>
-    >>> at_most("errors", Met(events=30, users=100), Met(events=90, users=300), 0.05, levels).outcome
+    >>> at_most("errors", met, Met(events=90, users=300), 0.05, levels).outcome
     <Outcome.INCONCLUSIVE: 'inconclusive'>
     """
     sure = share(met.events, met.users, alpha=levels.alpha)

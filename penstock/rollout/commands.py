@@ -7,7 +7,7 @@ from datetime import datetime
 
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.ledger.standing import Standings, standings
-from penstock.rollout.approvals import dependent, opening
+from penstock.rollout.independence import dependent, opening
 from penstock.rollout.plan import ENDED, Phase
 from penstock.rollout.state import COMMAND, Ask, Command, State
 from penstock.stage import Refused
@@ -61,7 +61,8 @@ def refused_actor(
         version = opening(entries, state.release).body["challenger"]["version"]
     except LookupError as e:
         return str(e)
-    return dependent(name, release=state.release, version=version, entries=entries, roles=roles)
+    why = dependent(name, release=state.release, version=version, entries=entries, roles=roles)
+    return f"{name} may not {ask} this release: {why}" if why else ""
 
 
 def give(

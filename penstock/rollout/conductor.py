@@ -21,7 +21,8 @@ from penstock.rollout.opened import Opened, opened_of
 from penstock.rollout.opening import Opener, Wish
 from penstock.rollout.plan import ENDED
 from penstock.rollout.ports import Clock, Notifier, TableError
-from penstock.rollout.state import Ask, State
+from penstock.rollout.result import steps_of
+from penstock.rollout.state import OPENED, Ask, State
 from penstock.stage import Refused
 
 TICK_S = 0.25
@@ -60,6 +61,9 @@ class Conductor:
     _up: set[str] = field(default_factory=set[str])
     """Releases whose servers were up once, or never will be."""
 
+    _left: dict[str, int] = field(default_factory=dict[str, int])
+    """Steps of a release of which it was said how they ended."""
+
     @property
     def opener(self) -> Opener:
         """What opens releases here."""
@@ -78,7 +82,10 @@ class Conductor:
         Raises:
             Refused: It may not begin.
         """
-        return self.opener.open(wish)
+        opened = self.opener.open(wish)
+        if opened is not None:
+            self.notifier.tell({"event": OPENED, "release": opened.release, "text": ""})
+        return opened
 
     def entries(self) -> list[Entry]:
         """Return the workload's entries."""
@@ -174,10 +181,20 @@ class Conductor:
         if unfinished.going_on(self.home / "serving") or not self._is_up(state, entries):
             return state
         after = controller.tick()
+        if after.n > state.n:
+            self._say_left(after)
         if after.phase in ENDED:
             self.lease.release(state.release)
             self.tidy()
         return after
+
+    def _say_left(self, state: State) -> None:
+        """Say how each step ended that was left since this was asked last."""
+        steps = steps_of(self.entries(), state.release)
+        said = self._left.get(state.release, 0)
+        self._left[state.release] = len(steps)
+        for step in steps[said:]:
+            self.emit({"event": "left", "release": state.release, "market": state.market, **step})
 
     def _is_up(self, state: State, entries: Sequence[Entry]) -> bool:
         """Start the servers of a release that this process has not carried yet.
@@ -246,6 +263,7 @@ class Conductor:
         for _ in range(ABORT_TICKS):
             state = controller.tick()
             if state.phase in ENDED:
+                self._say_left(state)
                 self.lease.release(controller.release)
                 self.tidy()
                 return state

@@ -19,7 +19,7 @@ from penstock.ledger import Actor, Conflict, Entry, Ledger, LedgerError, Stage, 
 from penstock.release import Rollout
 from penstock.rollout.asks import page_due
 from penstock.rollout.carrying import FORWARD, Carrier, Overtaken, put
-from penstock.rollout.decide import Action, decide, replanned
+from penstock.rollout.decide import Action, decide, reconsider, replanned
 from penstock.rollout.folding import BACKWARD, fold, plan_in_force
 from penstock.rollout.journal import Journal, Told, unheard
 from penstock.rollout.judgement import Seen
@@ -122,7 +122,7 @@ class Controller:
             return state
         pending = state.pending
         if pending is None or self._reconsidered(pending, entries):
-            return self._decide(head, entries, replace(state, pending=None), now, dangling=pending)
+            return self._decide(head, entries, state, now)
         return self._finish(pending, entries)
 
     def _reconsidered(self, pending: Pending, entries: Sequence[Entry]) -> bool:
@@ -157,31 +157,34 @@ class Controller:
         state: State,
         now: datetime,
         *,
-        dangling: Pending | None = None,
+        overtaken: bool = False,
     ) -> State:
         """Look, and do what follows.
 
         Args:
-            dangling: An intent that stays if the same follows again, or nothing.
+            state: An intent that is pending stays, if the same follows again, or nothing.
+            overtaken: The pending intent cannot be finished as it was written.
         """
         opened = opened_of(entries, self.release)
         plan = opened.plan(self.policy)
         changed = declared(plan_in_force(entries, self.release)) != plan.fingerprint()
-        glance = self.observer.look(opened, plan, state, entries, now)
+        before = replace(state, pending=None)
+        glance = self.observer.look(opened, plan, before, entries, now)
         action = _action(plan, state, glance.seen, now, changed=changed)
         seen = self._noted(plan, state, glance, action, now)
         self.waits_for, self.why = action.waits_for, action.why
         if action.act is None:
             self._page(entries, state, seen, now)
             return state
-        if dangling is not None and (action.act, action.step) == (dangling.act, dangling.step):
-            return self._finish(dangling, entries)
+        pending = None if overtaken else state.pending
+        if pending is not None and (action.act, action.step) == (pending.act, pending.step):
+            return self._finish(pending, entries)
         if action.act in BACKWARD:
             # Should this process end before the table is in force, nobody is to be left there.
             self.lease.renew(self.release, now, freeze=False)
         held = self.plane.written(state.market)
         table = table_for(
-            action, plan, state, opened.slots, sequence=held.sequence + 1, salt=self.release
+            action, plan, before, opened.slots, sequence=held.sequence + 1, salt=self.release
         )
         body = _intent(state, action, table, glance.seen, seen)
         if changed and action.act is Act.ENTER:
@@ -214,7 +217,7 @@ class Controller:
         if state.pending is None or state.pending.n != pending.n:
             return state
         if pending.act not in BACKWARD or pending.table is None:
-            return self._decide(head, entries, replace(state, pending=None), now)
+            return self._decide(head, entries, state, now, overtaken=True)
         sequence = self.plane.written(state.market).sequence + 1
         table = replace(pending.table, sequence=sequence).to_dict()
         body = {**pending.body, "n": pending.n + 1, "table": table, "again": pending.n}
@@ -248,10 +251,11 @@ class Controller:
 
 def _action(plan: Plan, state: State, seen: Seen, now: datetime, *, changed: bool) -> Action:
     """Return what is to be done; a changed plan restarts its step, unless harm was seen at it."""
-    anew = replanned(plan, state) if changed else None
+    anew = replanned(plan, replace(state, pending=None)) if changed else None
     if anew is not None and anew.act is Act.ROLL_BACK:
         return anew
-    action = decide(plan, state, seen, now)
+    asked = decide if state.pending is None else reconsider
+    action = asked(plan, state, seen, now)
     return action if anew is None or action.act in BACKWARD else anew
 
 

@@ -67,7 +67,7 @@ def decide(plan: Plan, state: State, seen: Seen, now: datetime) -> Action:
         raise ValueError(
             f"intent {state.pending.n} of {state.release} is not finished; finish it, then decide."
         )
-    if state.step is not None and state.step >= len(plan.steps):
+    if state.phase not in ENDED and state.step is not None and state.step >= len(plan.steps):
         raise ValueError(f"{state.release} is at step {state.step}, which its plan does not have.")
     case = Case(plan, state, seen, now)
     for rule in RULES:

@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.release import EVERYWHERE, Rollout
-from penstock.rollout import envoy, unfinished
+from penstock.rollout import admin, unfinished
 from penstock.rollout.plane import Plane
 from penstock.rollout.ports import Stale
 from penstock.rollout.table import SLOTS, TrafficTable
@@ -121,7 +121,7 @@ def _rehearsed(
 ) -> Drill:
     folder, seen = plane.home / "serving", plane.status()
     away, home = tables
-    before = envoy.answered(seen["admin"])
+    before = admin.answered(seen["admin"])
     try:
         with (
             Asking(folder, seen["model"], held.market) as asking,
@@ -130,14 +130,15 @@ def _rehearsed(
             sleep(STAY_S / 2)
             back = turn(plane, away)
             turned = time.monotonic()
-            sleep(STAY_S)
+            if not back.wrong:
+                sleep(STAY_S)
             until = time.monotonic()
             there = turn(plane, home)
             sleep(STAY_S / 2)
     except Stale as e:
         raise Refused(f"somebody else changed the traffic during the rehearsal: {e}") from e
     late = [s for at, _, s in asking.answers if turned < at < until and s != standby]
-    after = envoy.answered(seen["admin"])
+    after = admin.answered(seen["admin"])
     failures = asking.failures + _grown(before, after, "failed")
     why = _why(back, there, failures, late, standby)
     return Drill(

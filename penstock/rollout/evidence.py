@@ -87,7 +87,7 @@ class Answers:
         """Return those of one slice."""
         if self.slices_n is None:
             return self.where(np.zeros(len(self), bool))
-        return self.where((self.slices_n >> np.uint64(k)) & np.uint64(1) == 1)
+        return self.where(_inside(self.slices_n, k))
 
     def within(self, seconds: float) -> Answers:
         """Return those of so much time from the first one on."""
@@ -136,6 +136,10 @@ class Answers:
         }
 
 
+def _inside(slices_n: NDArray[np.uint64], k: int) -> Bools:
+    return (slices_n >> np.uint64(k)) & np.uint64(1) == 1
+
+
 def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 3)
 
@@ -173,14 +177,43 @@ class Copies:
     other_r: Floats
     """Scores of those rows."""
 
-    sent: int
-    """Requests the champion answered long enough ago for their copies to be there."""
+    settled_n: Bools
+    """Their originals were answered long enough ago for any copy to be there."""
 
-    joined: int
-    """Of those, how many can be compared."""
+    sent_slices_m: NDArray[np.uint64]
+    """Slices of all those originals, with a copy and without, shape [sent]."""
 
     def __len__(self) -> int:
         return len(self.user_n)
+
+    def in_slice(self, k: int) -> Copies:
+        """Return those of one slice."""
+        chosen = np.flatnonzero(_inside(self.slices_n, k))
+        place_n = np.full(len(self), -1)
+        place_n[chosen] = np.arange(len(chosen))
+        rows = place_n[self.pair_r] >= 0
+        return Copies(
+            user_n=self.user_n[chosen],
+            alike_n=self.alike_n[chosen],
+            one_n=self.one_n[chosen],
+            other_n=self.other_n[chosen],
+            slices_n=self.slices_n[chosen],
+            pair_r=place_n[self.pair_r[rows]],
+            one_r=self.one_r[rows],
+            other_r=self.other_r[rows],
+            settled_n=self.settled_n[chosen],
+            sent_slices_m=self.sent_slices_m[_inside(self.sent_slices_m, k)],
+        )
+
+    @property
+    def sent(self) -> int:
+        """Requests whose copies should be there by now."""
+        return len(self.sent_slices_m)
+
+    @property
+    def joined(self) -> int:
+        """Of those, how many can be compared."""
+        return int(self.settled_n.sum())
 
     @property
     def coverage(self) -> float | None:
@@ -197,8 +230,8 @@ NO_COPIES = Copies(
     pair_r=np.empty(0, np.int64),
     one_r=np.empty(0),
     other_r=np.empty(0),
-    sent=0,
-    joined=0,
+    settled_n=np.empty(0, bool),
+    sent_slices_m=np.empty(0, np.uint64),
 )
 """Nothing to compare."""
 

@@ -146,14 +146,18 @@ def _taken(folded: _Fold | None, entry: Entry) -> _Fold:
 
 
 def _take_command(folded: _Fold, entry: Entry) -> None:
-    """Note what a person asked; to go on is asked only until something else is."""
-    state = folded.state
-    if state.phase in ENDED:
+    """Note what a person asked; to go on is asked only until something else is.
+
+    What asks nothing that is known is passed over: no person's entry may stop a controller, and
+    with it the way back.
+    """
+    state, body = folded.state, entry.body
+    if state.phase in ENDED or body.get("command") not in tuple(Ask):
         return
     command = Command(
         sequence=entry.sequence,
-        ask=Ask(entry.body["command"]),
-        reason=str(entry.body["reason"]),
+        ask=Ask(body["command"]),
+        reason=str(body.get("reason", "")),
         actor=entry.actor,
         at=datetime.fromisoformat(entry.at),
     )

@@ -7,7 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from penstock.ledger.entry import Entry
-from penstock.rollout.past import CLEARED, DRILL, KILL, PAGED, Past, past_of, share_percent
+from penstock.rollout.branches import BACK
+from penstock.rollout.drill import DRILL
+from penstock.rollout.kill import CLEARED, KILL
+from penstock.rollout.past import PAGED, Past, past_of, share_percent
 from penstock.rollout.state import APPROVAL, COMMAND, INTENT, OPENED, Act
 
 Told = dict[str, Any]
@@ -141,7 +144,14 @@ def _drilled(entry: Entry) -> Told:
     return {"event": "drill", "text": f"rehearsed rollback {good}", "milliseconds": took}
 
 
-_OF_WORKLOAD = {KILL: _kill_switch, CLEARED: _cleared, DRILL: _drilled}
+def _returned(entry: Entry) -> Told:
+    body = entry.body
+    text = f"version {body['to']} answers {body['market']} again, not {body['from']}"
+    took = body.get("milliseconds")
+    return {"event": "returned", "text": f"{text}: {body['reason']}", "milliseconds": took}
+
+
+_OF_WORKLOAD = {KILL: _kill_switch, CLEARED: _cleared, DRILL: _drilled, BACK: _returned}
 _TELLERS = {
     OPENED: _opened,
     INTENT: _decided,

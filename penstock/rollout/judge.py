@@ -40,7 +40,7 @@ champion's."""
 
 def judge(plan: Plan, evidence: Evidence, step: Step, *, now: datetime) -> Judgement:
     """Return what a step's evidence comes to."""
-    found = [_process(evidence), _whole(plan, evidence)]
+    found = [_process(evidence), _whole(plan, evidence, step, now=now.timestamp())]
     if found[1].outcome is Outcome.ERROR:
         # One arm may lack records: whatever the two say of each other may be wrong.
         return _judgement(found, critical=_critical(found))
@@ -89,9 +89,9 @@ def _process(evidence: Evidence) -> Found:
     )
 
 
-def _whole(plan: Plan, evidence: Evidence) -> Found:
+def _whole(plan: Plan, evidence: Evidence, step: Step, *, now: float) -> Found:
     lost, most = evidence.lost_share, plan.policy.max_log_loss
-    problem = evidence.conflict
+    problem = evidence.conflict or _stale(plan, evidence, step, now=now)
     if not problem and lost > most:
         problem = f"{lost:.1%} of records were lost, at most {most:.1%}"
     return Found(
@@ -102,6 +102,18 @@ def _whole(plan: Plan, evidence: Evidence) -> Found:
         estimate=lost,
         limit=most,
     )
+
+
+def _stale(plan: Plan, evidence: Evidence, step: Step, *, now: float) -> str:
+    """Return whose log is silent, where it should not be."""
+    arms = {"challenger": evidence.challenger}
+    if step.percent < 100:
+        arms["champion"] = evidence.champion
+    for name, arm in arms.items():
+        silent_s = now - arm.at_n[-1] if len(arm) else 0.0
+        if silent_s > plan.evidence_timeout.total_seconds():
+            return f"the {name}'s newest record is {silent_s:.0f} s old"
+    return ""
 
 
 def _critical(found: Sequence[Found]) -> str:

@@ -108,7 +108,7 @@ def throw(
         ValueError: There is no reason, no such slot, or nothing answers there.
         OSError: The files cannot be written.
     """
-    _check_person(home, actor)
+    check_person(home, actor)
     made = _request(home, reason=reason, by=actor.name, how="key", now=now, to=to)
     made = replace(made, public_key=actor.public_key)
     return _turn(home, replace(made, signature=actor.sign(made.signing_input())))
@@ -125,7 +125,12 @@ def throw_by_token(
     return _turn(home, _request(home, reason=reason, by=name, how="token", now=now, to=to))
 
 
-def _check_person(home: Path, actor: Actor) -> None:
+def check_person(home: Path, actor: Actor) -> None:
+    """Refuse whom the copied roll does not know in a role that may throw the switch.
+
+    Raises:
+        NotAllowed: It does not.
+    """
     try:
         people = json.loads((_serving(home) / ROLL).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:

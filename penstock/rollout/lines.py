@@ -77,18 +77,53 @@ def blocks(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
 
 def told(data: bytes, wanted: pa.Schema) -> pa.Table:
     """Return whole lines as rows of ``wanted``; those that are no record are left out."""
+    found = _read(data, wanted, "ignore")
+    return _one_by_one(data, wanted) if found is None else found
+
+
+def numbers(data: bytes, wanted: pa.Schema) -> pa.Table:
+    """Return whole lines as rows of ``wanted`` and of all other numbers they hold.
+
+    A line that has something else where ``wanted`` has a column is left out: nothing of it is made
+    to fit.
+    """
+    found = _read(data, wanted, "infer")
+    if found is None:
+        rows = [row for row in records(data) if _fits(row, wanted)]
+        others = {name for row in rows for name, value in row.items() if _number(value)}
+        extra = sorted(others - set(wanted.names))
+        schema = pa.schema([*wanted, *((name, _NUMBER) for name in extra)])
+        return pa.Table.from_pylist([_fitting(row, schema) for row in rows], schema=schema)
+    held = [f.name for f in found.schema if f.name in wanted.names or _numeric_type(f.type)]
+    return found.select(held)
+
+
+def _numeric_type(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _fits(row: dict[str, Any], wanted: pa.Schema) -> bool:
+    fitted = _fitting(row, wanted)
+    return all(fitted[name] is not None or row.get(name) is None for name in wanted.names)
+
+
+def _read(data: bytes, wanted: pa.Schema, others: str) -> pa.Table | None:
+    """Return a block as Arrow reads it, or None where a line of it is no record."""
     try:
         found = pj.read_json(
             pa.BufferReader(data),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            parse_options=pj.ParseOptions(
-                explicit_schema=wanted, unexpected_field_behavior="ignore"
-            ),
+            parse_options=pj.ParseOptions(explicit_schema=wanted, unexpected_field_behavior=others),
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return _one_by_one(data, wanted)
-    # Two records in one line would be two rows, and no record of anybody's.
-    return found if len(found) == data.count(b"\n") else _one_by_one(data, wanted)
+        return None
+    # Two records in one line would be two rows, and are no record of anybody's.
+    written = sum(map(bool, map(bytes.strip, data.splitlines())))
+    return found if len(found) == written else None
 
 
 def _one_by_one(data: bytes, wanted: pa.Schema) -> pa.Table:
@@ -111,11 +146,11 @@ def _fitting(record: dict[str, Any], wanted: pa.Schema) -> dict[str, Any]:
     return {field.name: _fit(record.get(field.name), field.type) for field in wanted}
 
 
-def _fit(value: Any, kind: pa.DataType) -> Any:
+def _fit(value: Any, kind: Any) -> Any:
     """Return a value if it is of its kind, else None: nothing is made to fit."""
     if pa.types.is_struct(kind):
-        held = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-        return {f.name: _fit(held.get(f.name), f.type) for f in kind} if held else None
+        held = cast("dict[str, Any]", value) if isinstance(value, dict) else None
+        return held and {f.name: _fit(held.get(f.name), f.type) for f in kind}
     if pa.types.is_list(kind):
         listed = cast("list[Any]", value) if isinstance(value, list) else None
         return None if listed is None else [_fit(one, kind.value_type) for one in listed]
@@ -149,8 +184,7 @@ def _numeric(held: pa.Schema, wanted: pa.Schema) -> list[str]:
 
 
 def _as(table: pa.Table, wanted: pa.Schema) -> pa.Table:
-    columns = [_column(table, field) for field in wanted]
-    return pa.Table.from_arrays(columns, schema=wanted)
+    return pa.table([_column(table, field) for field in wanted], schema=wanted)
 
 
 def _column(table: pa.Table, field: pa.Field) -> pa.Array:

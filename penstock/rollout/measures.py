@@ -215,6 +215,6 @@ def _told(
 ) -> str:
     if estimate is None:
         return f"{NOTHING}: {n} and {m} users have an outcome {measure.source!r}"
-    wanted = f"no lower than {-measure.margin:+g}" if measure.rises else f"below {measure.margin:+g}"
+    side, limit = ("no lower", -measure.margin) if measure.rises else ("no higher", measure.margin)
     users = f"{n} of {least} users" if n < least else f"{n} users"
-    return f"{estimate:+.4f} [{bounds[0]:+.4f}, {bounds[1]:+.4f}], {wanted}, {users}"
+    return f"{estimate:+.4f} [{bounds[0]:+.4f}, {bounds[1]:+.4f}], {side} than {limit:+g}, {users}"

@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from penstock.bundle import write_json
 from penstock.ledger.entry import Entry, LedgerError
 from penstock.rollout.history import event_of, told_of_workload
-from penstock.rollout.past import CLEARED, DRILL, KILL, Past, past_of
+from penstock.rollout.past import MEANWHILE, Past, past_of
 from penstock.rollout.ports import Notifier
 from penstock.rollout.state import IN_FORCE, INTENT, Act
 from penstock.rollout.webhook import Rejected, Undelivered, Webhook, WebhookError
@@ -32,7 +33,7 @@ CURSOR = "notified.json"
 
 TOLD = frozenset({
     "opened", "step entered", "strike", "approval wanted", "paged", "rolled back", "promoted",
-    "failed", "killed", "kill switch", "kill cleared", "drill",
+    "failed", "killed", "kill switch", "kill cleared", "drill", "returned",
 })  # fmt: skip
 """Events that are sent."""
 
@@ -41,6 +42,9 @@ TRIES = 5
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Wait after the first try that failed, doubled each time, and the longest one."""
+
+LINGERING_S = 3.0
+"""Longest that a command waits for its last event to be taken."""
 
 _GOOD_NEWS = (Act.ENTER, Act.FINISH)
 """Told when they are read back, as nothing is true before; bad news is told when it is decided."""
@@ -64,7 +68,7 @@ def events_after(entries: Sequence[Entry], sequence: int) -> Iterator[Event]:
 
 
 def _told(entries: Sequence[Entry], entry: Entry, pasts: dict[str, Past]) -> Event | None:
-    if entry.kind in (KILL, CLEARED, DRILL):
+    if entry.kind in MEANWHILE:
         return _event(entry, told_of_workload(entry), None)
     release = entry.body.get("release")
     if not isinstance(release, str):
@@ -231,3 +235,23 @@ def notifier_of(
             f"{URL_VARIABLE} is set but {SECRET_VARIABLE}, the secret's file, is not."
         )
     return Outbox(Webhook(url, Path(secret)), read, home / "serving" / CURSOR)
+
+
+@contextmanager
+def notifying(
+    home: Path,
+    read: Callable[[], Sequence[Entry]],
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[None]:
+    """Tell people what is entered within, as by one command; whatever hinders it hinders no more.
+
+    What is not sent in time is sent by the next process that carries a release.
+    """
+    box: Outbox | None = None
+    with suppress(WebhookError, LedgerError, OSError):
+        box = notifier_of(home, read, environment)
+    try:
+        yield
+    finally:
+        if box is not None:
+            box.close(timeout_s=LINGERING_S)

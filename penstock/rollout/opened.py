@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.ledger import Entry
 from penstock.release import Rollout, Trigger
-from penstock.rollout.approvals import opening
+from penstock.rollout.independence import opening
 from penstock.rollout.plan import Plan, plan_of
 from penstock.rollout.tables import Slots
 

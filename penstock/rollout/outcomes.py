@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from penstock.rollout.lines import blocks, records
-from penstock.rollout.rows import Columns
+from penstock.rollout.lines import blocks, numbers
+from penstock.rollout.rows import Columns, hashed
 
 Array = NDArray[Any]
 
 LABEL = "label"
 _NO_VALUES = ("request_id", "row", "at")
+# What is compared with decisions is a class: a label is a whole number, or the line is no outcome.
+_SCHEMA = pa.schema(
+    [("request_id", pa.string()), ("row", pa.int64()), ("at", pa.float64()), (LABEL, pa.int64())]
+)
 
 
 @dataclass(kw_only=True)
@@ -69,35 +74,21 @@ class Outcomes:
     def poll(self) -> None:
         """Take in what was written since the last call."""
         try:
-            for data, self._offset in blocks(self.path, self._offset):
+            for data, offset in blocks(self.path, self._offset):
+                self._offset = offset
                 self._take(data)
         except FileNotFoundError:
             return
 
     def _take(self, data: bytes) -> None:
-        new: dict[str, tuple[list[int], list[float], list[float]]] = {}
-        for record in records(data):
-            at = record.get("at")
-            came = float(at) if _number(at) else -np.inf
-            for name, value in _values(record):
-                lists = new.setdefault(name, ([], [], []))
-                for one, item in zip(lists, (hash(record["request_id"]), came, value), strict=True):
-                    one.append(item)
-        for name, (request, at, value) in new.items():
+        told = numbers(data, _SCHEMA)
+        told = told.filter(pc.is_valid(told["request_id"]))
+        first = pc.equal(pc.fill_null(told["row"], 0), 0)
+        told = told.filter(first)
+        request = hashed(told["request_id"])
+        at = np.asarray(told["at"].fill_null(-np.inf))
+        for name in set(told.column_names) - set(_NO_VALUES):
+            there = np.asarray(told[name].is_valid())
+            value = np.asarray(told[name].fill_null(0))[there]
             held = self.values.setdefault(name, Value()).held
-            held.add({"request": np.asarray(request), "at": np.asarray(at), "value": value})
-
-
-def _values(record: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return the numbers of an outcome; none of what is no outcome, or of another row."""
-    if not isinstance(record.get("request_id"), str) or record.get("row", 0) != 0:
-        return []
-    found = {name: value for name, value in record.items() if _number(value)}
-    # What is compared with decisions is a class: nothing else is made to fit.
-    if LABEL in record and type(record[LABEL]) is not int:
-        return []
-    return [(name, value) for name, value in found.items() if name not in _NO_VALUES]
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float)
+            held.add({"request": request[there], "at": at[there], "value": value})

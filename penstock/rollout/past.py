@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.ledger.entry import Entry
+from penstock.rollout.branches import BACK
+from penstock.rollout.drill import DRILL
 from penstock.rollout.folding import plan_in_force
+from penstock.rollout.kill import CLEARED, KILL
 from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Act
 from penstock.rollout.table import BUCKETS
 
 PAGED = "paged"
 """Kind of an entry that says that people were called, and why."""
 
-KILL, CLEARED, DRILL = "kill", "kill cleared", "drill"
-"""Kinds of the entries of the kill switch and of rehearsed rollbacks, which name no release."""
+MEANWHILE = frozenset({KILL, CLEARED, DRILL, BACK})
+"""Kinds of entries of a workload that name no release: the kill switch, rehearsed rollbacks, and
+the return of a market to an earlier version after its release."""
 
 Told = dict[str, Any]
 
@@ -90,8 +94,10 @@ def _follows(entry: Entry, opened: Entry) -> bool:
 
 
 def _belongs(entry: Entry, opened: Entry, end: int) -> bool:
-    if entry.kind in (KILL, CLEARED, DRILL):
-        return entry.workload == opened.workload and opened.sequence < entry.sequence < end
+    if entry.kind in MEANWHILE:
+        market = entry.body.get("market") or opened.body["market"]
+        same = (entry.workload, market) == (opened.workload, opened.body["market"])
+        return same and opened.sequence < entry.sequence < end
     return entry.body.get("release") == opened.body["release"]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.rollout import envoy
+from penstock.rollout import admin, envoy
 from penstock.rollout.record import unheard
 from penstock.rollout.rotation import ROTATE_BYTES, cut, rotate
 from penstock.rollout.watching import HANG_S, BackOff, Pulse, begin, end_group
@@ -106,7 +106,7 @@ class Proxy:
     def _reopen(self) -> None:
         """Until Envoy opens its log anew it writes into the piece that was renamed."""
         try:
-            envoy.ask(self.admin, "POST", "/reopen_logs")
+            admin.ask(self.admin, "POST", "/reopen_logs")
         except envoy.EnvoyError as e:
             self._error = str(e)
 
@@ -151,14 +151,14 @@ class Proxy:
         end = time.monotonic() + wait_s
         # The first lets each answer end its connection, the second closes the door now.
         for how in ("?graceful", ""):
-            envoy.ask(self.admin, "POST", f"/drain_listeners{how}")
+            admin.ask(self.admin, "POST", f"/drain_listeners{how}")
         while (left := self._in_flight()) and time.monotonic() < end:
             time.sleep(POLL_S)
         if left:
             self._say(f"envoy is ended under {left} requests, after {wait_s:.1f} s")
 
     def _in_flight(self) -> int:
-        said = envoy.ask(self.admin, "GET", "/stats?filter=downstream_rq_active").decode()
+        said = admin.ask(self.admin, "GET", "/stats?filter=downstream_rq_active").decode()
         pairs = [line.rpartition(": ") for line in said.splitlines()]
         return sum(int(n) for name, _, n in pairs if not name.startswith("http.admin."))
 

@@ -133,18 +133,20 @@ class LogReader:
             if _written_at(journal) < self.since:
                 followed.done = not files.is_open(journal)
                 return
-            for data, followed.offset in blocks(journal, followed.offset):
+            for data, offset in blocks(journal, followed.offset):
+                followed.offset = offset
                 followed.lines += len(data.splitlines())
                 yield told(data, self._schema)
-            return
         except FileNotFoundError:
             followed.done = True  # a journal goes away only after its Parquet file is there
-        finished = journal.with_suffix(files.PARQUET)
+            yield from self._finished(journal.with_suffix(files.PARQUET), followed.lines)
+
+    def _finished(self, path: Path, line: int) -> Iterator[pa.Table]:
         try:
-            if _written_at(finished) >= self.since:
-                yield from parquet(finished, self._schema, line=followed.lines)
+            if _written_at(path) >= self.since:
+                yield from parquet(path, self._schema, line=line)
         except FileNotFoundError:
-            return
+            return  # it has expired
 
     def _count(self, path: Path) -> None:
         """Note what a log's counters say, where that is new.

@@ -59,7 +59,7 @@ class Columns:
 
     def __init__(self, kinds: Mapping[str, type]) -> None:
         """Begin without rows."""
-        self._held = {name: np.empty(1024, kind) for name, kind in kinds.items()}
+        self._held: dict[str, Array] = {name: np.empty(1024, kind) for name, kind in kinds.items()}
         self._n = 0
 
     def __len__(self) -> int:
@@ -71,10 +71,11 @@ class Columns:
     def add(self, columns: Mapping[str, Array]) -> None:
         """Append rows: each column has shape [n]."""
         n = self._n + len(next(iter(columns.values())))
-        for name, held in self._held.items():
-            if n > len(held):
-                self._held[name] = held = np.resize(held, max(n, len(held) * 3 // 2))
-            held[self._n : n] = columns[name]
+        for name, column in columns.items():
+            if n > len(self._held[name]):
+                size = max(n, len(self._held[name]) * 3 // 2)
+                self._held[name] = np.resize(self._held[name], size)
+            self._held[name][self._n : n] = column
         self._n = n
 
 
@@ -86,9 +87,7 @@ class Rows:
     classes: int
     requests: Columns = field(default_factory=lambda: Columns(COLUMNS))
     ranked: Columns = field(default_factory=lambda: Columns(RANKED))
-    _codes: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {"version": {}, "market": {}}
-    )
+    _codes: dict[str, dict[str, int]] = field(default_factory=lambda: {"version": {}, "market": {}})
 
     def code(self, of: str, name: str) -> int:
         """Return the number of a version or market; a new one for a new name."""

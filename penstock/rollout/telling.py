@@ -11,9 +11,10 @@ from typing import Any
 
 from penstock.ledger.entry import Entry
 from penstock.rollout.asks import acting
+from penstock.rollout.drill import DRILL
 from penstock.rollout.folding import fold
 from penstock.rollout.history import explain, history
-from penstock.rollout.past import DRILL, Past, past_of, share_percent
+from penstock.rollout.past import Past, past_of, share_percent
 from penstock.rollout.plan import ENDED, Phase
 from penstock.rollout.state import State
 

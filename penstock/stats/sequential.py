@@ -64,14 +64,20 @@ def share(events: float, trials: int, *, alpha: float) -> Share:
 
 def log_evidence(events: float, trials: int, p: float) -> float:
     """Return the log of the mixture likelihood ratio against a true share of ``p``."""
+    return _mixture(events, trials) - _likelihood(events, trials, p)
+
+
+def _mixture(events: float, trials: int) -> float:
+    """Return the log of the likelihood, in the mean over the mixture."""
+    return _log_beta(PRIOR + events, PRIOR + trials - events) - _log_beta(PRIOR, PRIOR)
+
+
+def _likelihood(events: float, trials: int, p: float) -> float:
+    """Return the log of the likelihood of a true share of ``p``."""
     misses = trials - events
     if (p <= 0 and events) or (p >= 1 and misses):
-        return math.inf
-    mixture = _log_beta(PRIOR + events, PRIOR + misses) - _log_beta(PRIOR, PRIOR)
-    likelihood = (events * math.log(p) if events else 0.0) + (
-        misses * math.log1p(-p) if misses else 0.0
-    )
-    return mixture - likelihood
+        return -math.inf
+    return (events * math.log(p) if events else 0.0) + (misses * math.log1p(-p) if misses else 0.0)
 
 
 def _log_beta(a: float, b: float) -> float:
@@ -80,12 +86,12 @@ def _log_beta(a: float, b: float) -> float:
 
 def _bound(events: float, trials: int, *, inside: float, outside: float, alpha: float) -> float:
     """Return the share between ``inside`` and ``outside`` at which the evidence reaches 1/alpha."""
-    limit = -math.log(alpha)
-    if log_evidence(events, trials, outside) < limit:
+    least = _mixture(events, trials) + math.log(alpha)
+    if _likelihood(events, trials, outside) > least:
         return outside
-    for _ in range(60):
+    for _ in range(50):
         middle = (inside + outside) / 2
-        if log_evidence(events, trials, middle) < limit:
+        if _likelihood(events, trials, middle) > least:
             inside = middle
         else:
             outside = middle

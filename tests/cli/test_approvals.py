@@ -19,6 +19,7 @@ from penstock.ledger import Actor, KeyFileError, Ledger, LedgerError
 from penstock.ledger.standing import standings
 from penstock.rollout.approvals import binding
 from penstock.rollout.plan import plan_of
+from penstock.rollout.plane import PlaneError
 from penstock.rollout.state import Act, Ask
 from penstock.stage import Refused
 from penstock.workload import load
@@ -209,3 +210,20 @@ def test_a_command_to_nobody_is_refused_with_a_list(house: House):
         house.story.do(release, Act.ROLL_BACK)
     with pytest.raises(LookupError, match="no release of credit goes on"):
         said("pause", "credit", *key)
+
+
+def test_users_are_returned_only_from_the_version_that_answers_them(house: House):
+    """A release that ended otherwise has nobody to return, and a market is not another one."""
+    key = ("--reason", "r", "--key", house.key("carl"))
+    house.story.now = datetime.now(UTC)
+    us = house.story.finish(3, "us")
+    before = house.ledger.head()
+
+    for named in (("credit", "--market", "us"), (us,)):
+        with pytest.raises(PlaneError):
+            said("rollback", *named, *key)
+    assert house.ledger.head() == before, "no servers, so nothing was begun"
+
+    house.story.do(RELEASE, Act.ROLL_BACK)
+    with pytest.raises(Refused, match="version 3 does not answer the users of eu, nobody does"):
+        said("rollback", RELEASE, *key)

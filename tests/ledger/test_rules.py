@@ -35,6 +35,9 @@ def allowed(kind: str, target: str | None) -> set[str]:
             "kill": CONTROLLERS | {"owner", "compliance", "admin"},
             "kill cleared": {"compliance", "admin"},
             "drill": CONTROLLERS | {"owner"},
+            **dict.fromkeys(
+                ("returning", "returned", "contaminated"), CONTROLLERS | {"owner", "compliance"}
+            ),
         }.get(kind, CONTROLLERS)
     if target == "STAGING":
         return {"pipeline"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,11 @@ from hypothesis import given
 from penstock import datachecks
 from penstock.bundle import write_json
 from penstock.report.page import write_page
+from penstock.rollout import telling
 from penstock.stage import Refused
 from tests import bundles
-from tests.report import judged
+from tests.report import browser, judged
+from tests.rollout.tales import RELEASE, rolled_back
 from tests.strategies import outcomes, words
 
 SECTIONS = (
@@ -57,19 +57,10 @@ def page(tmp_path: Path, record: Mapping[str, Any]) -> str:
     return write_page(record, tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def arm(requests: int) -> dict[str, Any]:
-    """Return what was seen of one version."""
-    return {"requests": requests, "errors": 1, "p99_ms": 4.0 if requests else None,
-            "labelled": requests, "wrong": 0}  # fmt: skip
-
-
-def a_release(outcome: str = "rolled back") -> dict[str, Any]:
-    """Return a release of two steps."""
-    verdict = {
-        "outcome": "pass",
-        "checks": [{"name": "errors", "outcome": "pass", "reason": "0 of 90"}],
-    }
-    names = ("shadow", "canary 10 %")
+def a_release(folder: Path, outcome: str = "rolled back") -> dict[str, Any]:
+    """Return what a run records of a release with two strikes."""
+    tale, looks = rolled_back(folder)
+    told = telling.timeline(tale.entries, RELEASE, looks, now=tale.now)
     return {
         "outcome": outcome,
         "reason": "errors: 9 of 90",
@@ -77,13 +68,8 @@ def a_release(outcome: str = "rolled back") -> dict[str, Any]:
         "ready_s": 2.5,
         "detected_s": 0.8,
         "rollback_ms": 2.25,
-        "steps": [{"name": n, "seconds": 4.0, "verdict": verdict} for n in names],
-        "timeline": [
-            {"at_s": float(i), "step": n, "percent": 10 * i, "champion": arm(90),
-             "challenger": arm(9 * i)}
-            for i, n in enumerate(names)
-        ],
-    }  # fmt: skip
+        "told": told,
+    }
 
 
 def test_a_run_that_never_began_still_has_a_page(tmp_path: Path):
@@ -125,18 +111,18 @@ def test_a_damaged_bundle_is_said_and_costs_only_its_section(tmp_path: Path):
 
 
 def test_a_rollback_shows_when_it_was_noticed_and_undone(tmp_path: Path):
-    """Three numbers a person looks for, and the timeline."""
+    """Three numbers a person looks for, the plots, and where there is more."""
     text = page(tmp_path, a_record(outcome="rolled back", version=2, champion=1,
-                                   release=a_release()))  # fmt: skip
+                                   release=a_release(tmp_path)))  # fmt: skip
 
-    for told in ("0.8 s", "2.25 ms", "over version", "errors: 0 of 90"):
+    for told in ("0.8 s", "2.25 ms", "over version", "clicks", f"release timeline {RELEASE}"):
         assert told in text
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 3
 
 
 def test_a_release_that_ended_before_its_first_look_says_why(tmp_path: Path):
     """Without a timeline there is nothing to draw; the reason stays."""
-    release = {**a_release("failed"), "timeline": [], "reason": "the server <never> was ready"}
+    release = {**a_release(tmp_path), "told": None, "reason": "the server <never> was ready"}
 
     text = page(tmp_path, a_record(release=release))
 
@@ -162,14 +148,14 @@ def test_nothing_that_a_run_said_becomes_markup(
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path):
     """Two pages can be compared with diff."""
-    record = a_record(release=a_release())
+    record = a_record(release=a_release(tmp_path))
 
     assert page(tmp_path, record) == page(tmp_path, record)
 
 
 def test_the_page_asks_nobody_for_anything(tmp_path: Path):
     """Plots and styles are inside: it opens without a network, and years later."""
-    text = page(tmp_path, a_record(release=a_release()))
+    text = page(tmp_path, a_record(release=a_release(tmp_path)))
 
     assert "src=" not in text
     assert "@import" not in text
@@ -178,30 +164,10 @@ def test_the_page_asks_nobody_for_anything(tmp_path: Path):
 
 @pytest.mark.parametrize("width", [1200, 420], ids=["desk", "phone"])
 def test_it_opens_in_a_browser(tmp_path: Path, width: int):
-    """A real browser shows the verdict, draws the plot, and needs no sideways scrolling."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("needs a browser; on Debian: apt-get install chromium")
-    path = write_page(a_record(release=a_release()), tmp_path / "page.html")
-    probe = tmp_path / "probe.html"
-    probe.write_text(
-        f'<iframe id="f" src="page.html" style="width:{width}px;height:900px"></iframe>'
-        "<script>f.onload=()=>{const d=f.contentDocument,r=d.documentElement;"
-        "const drawn=[...d.querySelectorAll('svg')].filter(s=>s.getBoundingClientRect().height>50);"
-        "document.title=[d.querySelector('h1').textContent,drawn.length,"
-        "r.scrollWidth<=r.clientWidth].join('|')}</script>"
-    )
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    flags += ["--disable-background-networking", "--disable-component-update"]
-    flags += ["--allow-file-access-from-files", "--virtual-time-budget=5000"]
-    command = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    """A real browser shows the verdict, draws the plots, and needs no sideways scrolling."""
+    path = write_page(a_record(release=a_release(tmp_path)), tmp_path / "page.html")
 
-    shown = subprocess.run(
-        [*command, probe.as_uri()], capture_output=True, text=True, timeout=60, check=True
-    ).stdout
-
-    assert path.exists()
-    assert "<title>Failed|1|true</title>" in shown
+    assert browser.shown(path, width=width) == ("Failed", 3, True)
 
 
 def test_a_column_that_moved_is_drawn(tmp_path: Path):

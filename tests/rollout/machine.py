@@ -14,12 +14,14 @@ from typing import Any
 
 from penstock.ledger import MOVED, Conflict, Entry, Head, LedgerError, Stage, stage_of
 from penstock.ledger.lifecycle import refused_move
+from penstock.release import Rollout, Trigger
 from penstock.rollout.folding import fold
 from penstock.rollout.judgement import Approved, Effect, Judgement, Seen
+from penstock.rollout.opened import Opened, Placed
 from penstock.rollout.plan import ENDED, Plan
 from penstock.rollout.ports import Stale
 from penstock.rollout.state import APPROVAL, COMMAND, INTENT, OPENED, Act, Ask, Command, State
-from penstock.rollout.table import BUCKETS, RULES, TrafficTable
+from penstock.rollout.table import BUCKETS, TrafficTable
 from penstock.rollout.tables import Slots
 from penstock.verdict import Check, Outcome, Verdict
 
@@ -58,8 +60,7 @@ class MemoryLedger:
         target: str | None = None,
     ) -> Entry:
         """Add one entry."""
-        if expect is not None and expect != len(self._entries):
-            raise Conflict(f"decided at {expect}, the ledger is at {len(self._entries)}")
+        self._expect(expect)
         entry = Entry(
             sequence=len(self._entries) + 1,
             at=now.isoformat(),
@@ -79,6 +80,10 @@ class MemoryLedger:
         self._entries.append(entry)
         return entry
 
+    def _expect(self, expect: int | None) -> None:
+        if expect is not None and expect != len(self._entries):
+            raise Conflict(f"decided at {expect}, the ledger is at {len(self._entries)}")
+
     def move(
         self,
         *,
@@ -92,6 +97,7 @@ class MemoryLedger:
         expect: int | None = None,
     ) -> Entry:
         """Move a version one step, as the lifecycle allows it."""
+        self._expect(expect)
         origin = stage_of(self.entries(workload), version)
         why = refused_move(version, origin, to, registered=True)
         if why is not None:
@@ -171,7 +177,6 @@ class Decision:
     seen: Seen
     now: datetime
     act: Act | None
-    step: int | None
     plan: Plan
 
 
@@ -179,10 +184,9 @@ class Decision:
 class World:
     """Everything outside of the controllers."""
 
-    plans: dict[str, Plan]
-    """By market."""
-
+    policy: Rollout
     slots: Slots
+    trigger: Trigger = Trigger.MANUAL
     ledger: Any = field(default_factory=MemoryLedger)
     actor: Any = "controller"
     elapsed: timedelta = timedelta(0)
@@ -196,28 +200,42 @@ class World:
     drilled: str = ""
     documents: tuple[str, ...] = ()
     decisions: list[Decision] = field(default_factory=list[Decision])
+    behind: dict[int, Decision] = field(default_factory=dict[int, Decision])
+    """By the sequence of an intent's entry: the decision that it was written for."""
+
     foreign: list[TrafficTable] = field(default_factory=list[TrafficTable])
+    states: dict[str, tuple[int, State]] = field(default_factory=dict[str, tuple[int, State]])
     kept: dict[str, Any] = field(default_factory=dict[str, Any])
     """By market: what the laws have read already."""
 
     def __post_init__(self) -> None:
         champion = self.slots.champion or self.slots.challenger
+        self.plans = self.planned()
         first = TrafficTable(
             sequence=3, salt="", champion=champion, challenger=None, buckets=0, mirror=None
         )
         self.plane = MemoryPlane({m: [replace(first, market=m)] for m in self.plans})
         self.enter("moved", {"to": "STAGING"}, stage=Stage.STAGING)
         for market, plan in self.plans.items():
-            body = {
-                "release": self.release(market),
-                "market": market,
-                "trigger": "manual",
-                "plan": plan.to_dict(),
-                "plan_hash": plan.fingerprint(),
-                "challenger": {"version": VERSION, "slot": self.slots.challenger},
-                "champion": {"version": 1, "slot": self.slots.champion},
-            }
-            self.enter(OPENED, body)
+            self.enter(OPENED, self.opened(market).body(plan))
+
+    def opened(self, market: str) -> Opened:
+        """Return what the release of a market is opened with."""
+        champion = self.slots.champion
+        return Opened(
+            release=self.release(market),
+            workload=WORKLOAD,
+            market=market,
+            trigger=self.trigger,
+            challenger=Placed(version=VERSION, digest="", slot=self.slots.challenger),
+            champion=None if champion is None else Placed(version=1, digest="", slot=champion),
+        )
+
+    def planned(self) -> dict[str, Plan]:
+        """Return the plan of each market by the policy as it is now."""
+        plans = {m: self.opened(m).plan(self.policy) for m in self.policy.market_names()}
+        self.declared = {m: plan.to_dict() for m, plan in plans.items()}
+        return plans
 
     def enter(self, kind: str, body: Mapping[str, Any], *, stage: Stage | None = None) -> None:
         """Append an entry by somebody whose clock is right."""
@@ -260,8 +278,13 @@ class World:
         return START + self.elapsed + self.offsets.get(who, timedelta(0))
 
     def state(self, market: str) -> State:
-        """Return where a market's release stands."""
-        return fold(self.ledger.entries(), self.release(market))
+        """Return where a market's release stands; folded anew only where the ledger has grown."""
+        end = self.ledger.head().sequence
+        known = self.states.get(market)
+        if known is None or known[0] != end:
+            known = end, fold(self.ledger.entries(), self.release(market))
+            self.states[market] = known
+        return known[1]
 
     def tell(self, market: str, judgement: Judgement, **more: Any) -> None:
         """Let the log say this of the step that is in force now."""
@@ -370,11 +393,6 @@ def judged(
         critical=critical,
         no_value=no_value,
     )
-
-
-def safe(slot: str) -> bool:
-    """Return whether a slot name is one that a data plane can route to."""
-    return slot in ("a", "b", RULES)
 
 
 def _first(commands: tuple[Command, ...]) -> Command | None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from penstock.ledger import Conflict, LedgerError, Stage
-from penstock.rollout.decide import Action, decide, reconsider
-from penstock.rollout.folding import BACKWARD, fold
-from penstock.rollout.plan import Phase
+from penstock.rollout.decide import Action, decide, reconsider, replanned
+from penstock.rollout.folding import BACKWARD, fold, plan_in_force
+from penstock.rollout.judgement import Seen
+from penstock.rollout.plan import Phase, Plan
 from penstock.rollout.ports import Stale
 from penstock.rollout.state import IN_FORCE, INTENT, Act, Pending, State
 from penstock.rollout.tables import table_for
@@ -33,16 +35,17 @@ def tick(world: World, market: str, who: str) -> Iterator[None]:
     yield
     if action.act is not None:
         body = _body(world, market, state, action, made)
-        yield from _written(world, market, who, body, head)
+        yield from _written(world, market, who, body, head, made)
 
 
 def _written(
-    world: World, market: str, who: str, body: dict[str, Any], head: int
+    world: World, market: str, who: str, body: dict[str, Any], head: int, made: Decision
 ) -> Iterator[None]:
     """Write an intent, unless somebody was faster, and do what it says."""
     yield
     if not _appended(world, who, INTENT, body, head):
         return
+    world.behind[world.ledger.head().sequence] = made
     yield
     pending = _read(world, market)[1].pending
     if pending is not None and pending.n == body["n"]:
@@ -62,7 +65,7 @@ def _resume(world: World, market: str, who: str, state: State, head: int) -> Ite
         yield from _finish(world, market, who, pending)
     elif action.act is not None:
         body = _body(world, market, state, action, made)
-        yield from _written(world, market, who, body, head)
+        yield from _written(world, market, who, body, head, made)
 
 
 def _begun(world: World, market: str, pending: Pending) -> bool:
@@ -76,19 +79,32 @@ def _read(world: World, market: str) -> tuple[int, State]:
     return entries[-1].sequence, fold(entries, world.release(market))
 
 
-def _decided(world: World, market: str, who: str, state: State) -> tuple[Action, int]:
-    """Return what is to be done, and the number of the decision in the world's list."""
+def _decided(world: World, market: str, who: str, state: State) -> tuple[Action, Decision]:
+    """Return what is to be done, and all that it was decided by."""
     seen, now = world.look(market, state, who), world.clock(who)
     plan = world.plans[market]
+    action = _action(plan, state, seen, now, changed=_changed(world, market))
+    made = Decision(state=state, seen=seen, now=now, act=action.act, plan=plan)
+    world.decisions.append(made)
+    return action, made
+
+
+def _changed(world: World, market: str) -> bool:
+    return plan_in_force(world.ledger.entries(), world.release(market)) != world.declared[market]
+
+
+def _action(plan: Plan, state: State, seen: Seen, now: datetime, *, changed: bool) -> Action:
+    anew = replanned(plan, replace(state, pending=None)) if changed else None
+    if anew is not None and anew.act is Act.ROLL_BACK:
+        return anew
     asked = decide if state.pending is None else reconsider
     action = asked(plan, state, seen, now)
-    world.decisions.append(
-        Decision(state=state, seen=seen, now=now, act=action.act, step=action.step, plan=plan)
-    )
-    return action, len(world.decisions) - 1
+    return action if anew is None or action.act in BACKWARD else anew
 
 
-def _body(world: World, market: str, state: State, action: Action, made: int) -> dict[str, Any]:
+def _body(
+    world: World, market: str, state: State, action: Action, made: Decision
+) -> dict[str, Any]:
     table = table_for(
         action,
         world.plans[market],
@@ -97,7 +113,9 @@ def _body(world: World, market: str, state: State, action: Action, made: int) ->
         sequence=world.plane.written(market).sequence + 1,
         salt=state.release,
     )
-    judgement = world.decisions[made].seen.judgement
+    judgement = made.seen.judgement
+    restarts = action.act is Act.ENTER and action.step == state.step
+    plan = {"plan": world.declared[market], "plan_hash": ""}
     return {
         "release": state.release,
         "n": state.n + 1,
@@ -109,7 +127,7 @@ def _body(world: World, market: str, state: State, action: Action, made: int) ->
         "fingerprint": f"evidence of step {state.step} since {state.entered_at.isoformat()}",
         "answers": action.answers,
         "strike": action.strike,
-        "decision": made,
+        **(plan if restarts else {}),
     }
 
 
@@ -161,14 +179,19 @@ def _again(world: World, market: str, who: str, pending: Pending) -> Iterator[No
         return
     yield
     if pending.act in BACKWARD and pending.table is not None:
+        made = _behind(world, market, pending.n)
         body = _repeated(world, market, state, pending)
     else:
         action, made = _decided(world, market, who, state)
         if action.act is None:
             return
         body = _body(world, market, state, action, made)
-    yield
-    _appended(world, who, INTENT, body, head)
+    yield from _written(world, market, who, body, head, made)
+
+
+def _behind(world: World, market: str, n: int) -> Decision:
+    written = {e.body["n"]: e.sequence for e in world.ledgered(market)}
+    return world.behind[written[n]]
 
 
 def _repeated(world: World, market: str, state: State, pending: Pending) -> dict[str, Any]:

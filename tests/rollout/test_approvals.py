@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.ledger import Ledger, NotEnrolled
 from penstock.ledger.standing import Standing, standings
 from penstock.rollout import approvals
-from penstock.rollout.approvals import binding, dependent, grant, refuse, request_of, why_not
+from penstock.rollout.approvals import binding, grant, refuse, request_of, why_not
 from penstock.rollout.documents import DOCUMENT, attach, lacking
+from penstock.rollout.independence import dependent
 from penstock.rollout.plan import Plan
 from penstock.rollout.state import APPROVAL, Act, State
 from penstock.stage import Refused
@@ -122,6 +123,7 @@ VALUES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(name=st.sampled_from(FIELDS), value=VALUES)
 def test_what_is_bound_is_compared_whole(name: str, value: object):
     """An approval whose bound request differs in any one field, however, does not count."""
@@ -133,6 +135,7 @@ def test_what_is_bound_is_compared_whole(name: str, value: object):
     assert (scene.answer() is not None) == (was[name] == value)
 
 
+@settings(deadline=None)
 @given(name=st.text(min_size=1, max_size=12).filter(lambda n: n not in FIELDS), value=VALUES)
 def test_what_nobody_knows_binds_nothing(name: str, value: object):
     """A field that a request does not have is no way round one that it has."""
@@ -150,6 +153,7 @@ def test_a_field_left_out_is_not_agreed_to(field: str):
     assert scene.answer() is None
 
 
+@settings(deadline=None)
 @given(minutes=st.integers(0, 60 * 24 * 30), own=st.integers(0, 60 * 24 * 30))
 def test_an_approval_holds_as_long_as_the_policy_says_and_no_longer_than_it_says_itself(
     minutes: int, own: int
@@ -307,7 +311,7 @@ def test_people_write_what_is_theirs_and_nothing_else(told: Any):
     """Who is only an approver, or only compliance, has the entries of that role alone."""
     ledger, story, _ = told
     may = {"ann": {"approval", "command"},
-           "carl": {"command", "document", "kill", "kill cleared"}}  # fmt: skip
+           "carl": {"command", "document", "kill", "kill cleared", "returned"}}  # fmt: skip
     kinds = ["approval", "command", "document", "kill", "kill cleared", "drill", "intent",
              "in force", "release opened", "registered", "contract", "retired", "aliases",
              "returned", "verdict", "paged"]  # fmt: skip
@@ -333,6 +337,7 @@ JSON = st.recursive(
 NAMES = ["granted", "binds", "expires", "reason", "name", "sha256", "file", "outcome", "document"]
 
 
+@settings(deadline=None)
 @given(
     kind=st.sampled_from([APPROVAL, DOCUMENT, "contract"]),
     body=st.dictionaries(st.sampled_from(NAMES), JSON),

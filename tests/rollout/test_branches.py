@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.ledger import Entry, Stage, champion
@@ -91,6 +91,7 @@ def test_a_market_goes_back_by_itself_and_an_archived_version_answers_nowhere():
     assert champions(story) == (None, None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=12))
 def test_one_market_has_the_champion_of_the_ledger(moves: list[tuple[int, bool]]):
     """A policy without markets means what it always meant, by whatever way versions got there."""
@@ -102,6 +103,7 @@ def test_one_market_has_the_champion_of_the_ledger(moves: list[tuple[int, bool]]
             story.climb(release)
             story.intend(release, Act.FINISH)
             story.move(version, *ALL_THE_WAY)
+            assert champion_in(story.entries, EVERYWHERE, story.policy) == version
             story.confirm(release)
             stood[version] = Stage.PRODUCTION
         elif stood.get(version) is Stage.PRODUCTION and not forward:
@@ -200,6 +202,7 @@ def _move(
         del going[market]
 
 
+@settings(deadline=None)
 @given(MOVES)
 def test_no_entry_of_another_market_moves_a_branch(moves: list[tuple[str, str]]):
     """Fold and champion are the same with the other market's entries and without them."""
@@ -231,6 +234,7 @@ def test_a_version_is_kept_while_any_market_has_or_gets_it():
     assert kept(story.entries, 2, story.policy) == ""
 
 
+@settings(deadline=None)
 @given(st.sampled_from(list(Stage)), st.sampled_from(list(Stage)))
 def test_a_version_walks_its_lifecycle_once(stands: Stage, wanted: Stage):
     """Forward only, step by step, and not again for a second market; never out of the archive."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from penstock.rollout import envoy, watching
+from penstock.rollout import admin, watching
 from penstock.rollout.plane import Plane
 from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.watching import HANG_S
@@ -63,7 +63,7 @@ class Users:
 
 def counts(plane: Plane) -> Counter[str]:
     """Return Envoy's counters."""
-    text = envoy.ask(plane.status()["admin"], "GET", "/stats?usedonly").decode()
+    text = admin.ask(plane.status()["admin"], "GET", "/stats?usedonly").decode()
     pairs = (line.rpartition(": ") for line in text.splitlines())
     return Counter({name: int(value) for name, _, value in pairs if value.isdigit()})
 
@@ -100,7 +100,7 @@ def checks(plane: Plane, slot: str) -> int:
 
 def healthy(plane: Plane, slot: str) -> bool:
     """Return whether Envoy would send users to a slot, ejected ones not."""
-    held = json.loads(envoy.ask(plane.status()["admin"], "GET", "/clusters?format=json"))
+    held = json.loads(admin.ask(plane.status()["admin"], "GET", "/clusters?format=json"))
     (cluster,) = [c for c in held["cluster_statuses"] if c["name"] == slot]
     states = [one["health_status"] for one in cluster["host_statuses"]]
     return states == [{"eds_health_status": "HEALTHY"}]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.ledger import Ledger, NotEnrolled
@@ -45,6 +45,7 @@ def asked(story: Story, release: str, ask: Ask, by: str) -> int:
     return story.add(COMMAND, 3, body, by=by).sequence
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sorted(ALLOWED)), st.sampled_from(Ask)), max_size=6))
 def test_what_is_heeded_is_allowed_and_brings_users_back_first(given_: list[tuple[str, Ask]]):
     """Of the open commands that their actors may give: a backward one, else the oldest."""

@@ -1,184 +1,190 @@
-"""Laws of the release loop: wherever it is cut, users end where the ledger says."""
+"""Laws of the release loop: what it does, in which order, and what becomes of users when it cannot."""
 
 from __future__ import annotations
 
-import signal
 import sqlite3
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock.ledger import REGISTERED, Ledger, LedgerError, Stage, champion, stage_of
-from penstock.rollout.controller import PROMOTED, ROLLED_BACK, Controller, Result, Versions
-from penstock.rollout.evidence import Arm, Evidence
-from penstock.rollout.table import TrafficTable
-from penstock.workload import Rollout
+from penstock.ledger import Ledger, LedgerError, Stage
+from penstock.release import Trigger
+from penstock.rollout import folding
+from penstock.rollout.lease import FileLease
+from penstock.rollout.plan import Phase
+from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Ask, State
+from penstock.verdict import Outcome
 from tests.people import person
-
-NOW = datetime(2026, 1, 5, tzinfo=UTC)
-POLICY = Rollout(
-    canary_percents=(10, 100), soak=timedelta(seconds=2), deadline=timedelta(seconds=60)
+from tests.rollout.carried import (
+    POLICY,
+    RELEASE,
+    START,
+    TICK_S,
+    Now,
+    Release,
+    Touched,
+    answers,
+    asks,
 )
-ALL_THE_WAY = (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
-GOOD = Arm(requests=5000, answered=5000, labelled=5000)
-BAD = Arm(requests=5000, answered=2500, labelled=2500, errors=2500)
-
-
-class Cut(BaseException):
-    """Ctrl-C, at a moment of the test's choosing."""
-
-
-class Cutter:
-    """Counts effects and cuts after one of them."""
-
-    def __init__(self, after: int | None = None, how: signal.Signals | None = None) -> None:
-        self.left, self.how, self.seen = after, how, 0
-
-    def effect(self) -> None:
-        """Note that something happened."""
-        self.seen += 1
-        if self.left is None or self.seen != self.left:
-            return
-        if self.how is None:
-            raise Cut
-        signal.raise_signal(self.how)
-
-
-class StandIn:
-    """A plane in memory: a table is written at once and in force only when it was waited for."""
-
-    def __init__(self, cutter: Cutter) -> None:
-        self._cutter = cutter
-        first = TrafficTable(
-            sequence=7, salt="s", champion="a", challenger=None, buckets=0, mirror=None
-        )
-        self.tables, self.used = [first], first
-
-    def written(self) -> TrafficTable:
-        """Return the newest table."""
-        return self.tables[-1]
-
-    def observe(self) -> TrafficTable:
-        """Return the table in force."""
-        return self.used
-
-    def apply(self, table: TrafficTable) -> None:
-        """Take a table; refuse one that is not newer, as the real one does."""
-        if table.sequence <= self.tables[-1].sequence:
-            raise AssertionError(f"table {table.sequence} after {self.tables[-1].sequence}")
-        self.tables.append(table)
-        self._cutter.effect()
-
-    def wait_applied(self, table: TrafficTable, *, timeout_s: float) -> None:
-        """Put the newest table in force."""
-        self.used = table
-        self._cutter.effect()
-
-    def ready(self, slot: str) -> bool:
-        """Say that every slot is ready."""
-        return True
-
-
-class Watched(Ledger):
-    """A real ledger whose every entry is an effect."""
-
-    cutter = Cutter()
-
-    def append(self, **named: Any) -> Any:
-        """Append, then perhaps cut."""
-        entry = super().append(**named)
-        self.cutter.effect()
-        return entry
-
-
-def registered(ledger: Ledger, version: int, *stages: Stage) -> None:
-    """Register a version and move it through stages."""
-    named: dict[str, Any] = {"workload": "digits", "version": version, "actor": person()}
-    ledger.append(**named, kind=REGISTERED, body={"package": f"p{version}"}, now=NOW)
-    for stage in stages:
-        ledger.move(**named, to=stage, reason="t", now=NOW)
-
-
-class Reader:
-    """Evidence that says the same at every look."""
-
-    def __init__(self, arm: Arm) -> None:
-        self.arm = arm
-
-    def poll(self) -> None:
-        """Have nothing new to read."""
-
-    def forget_before(self, at: float) -> None:
-        """Have nothing to forget."""
-
-    def evidence(self, **_: Any) -> Evidence:
-        """Return this moment's evidence."""
-        return Evidence(champion=GOOD, challenger=self.arm, compared=5000)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Watched]:
-    """A ledger in which version 1 serves and version 2 waits."""
-    held = Watched(f"sqlite:///{tmp_path / 'ledger.db'}")
-    held.cutter = Cutter()
-    registered(held, 1, *ALL_THE_WAY)
-    registered(held, 2, Stage.STAGING)
-    yield held
-    held.close()
+def release(tmp_path: Path) -> Release:
+    """A release that was opened and not carried yet."""
+    shared = FileLease(tmp_path / "serving")
+    made = Release(folder=tmp_path, lease=lambda: shared)
+    made.open()
+    return made
 
 
-def controller(ledger: Watched, arm: Arm, cutter: Cutter) -> tuple[Controller, StandIn]:
-    """Return a controller of version 2 over version 1, and its plane."""
-    seconds = iter(range(10**6))
-    ledger.cutter = cutter
-    plane: Any = StandIn(cutter)
-    reader: Any = Reader(arm)
-    clock: Callable[[], datetime] = lambda: NOW + timedelta(seconds=next(seconds))  # noqa: E731
-    made = Controller(
-        plane=plane,
-        ledger=ledger,
-        reader=reader,
-        policy=POLICY,
-        versions=Versions(
-            workload="digits", challenger=2, challenger_slot="b", champion=1, champion_slot="a"
-        ),
-        actor=person(),
-        emit=lambda _: None,
-        clock=clock,
-        sleep=lambda _: None,
-    )
-    return made, plane
+def shares(release: Release) -> list[tuple[str | None, int]]:
+    """Return of every table that was written who got copies, and how many buckets."""
+    return [(t.mirror, t.buckets) for t in release.plane().tables()[1:]]
 
 
-def released(ledger: Watched, arm: Arm) -> tuple[Result, StandIn, int]:
-    """Carry a release to its end; return it, its plane, and how many effects it had."""
-    cutter = Cutter()
-    made, plane = controller(ledger, arm, cutter)
-    return made.release(ready_s=None), plane, cutter.seen
-
-
-def test_good_evidence_carries_every_user_over(ledger: Watched):
+def test_good_evidence_carries_every_user_over(release: Release):
     """Shadow first, then each share, and the challenger's slot answers in the end."""
-    result, plane, _ = released(ledger, GOOD)
+    state = release.carry()
 
-    assert result.outcome == PROMOTED
-    shares = [(t.mirror, t.buckets) for t in plane.tables[1:]]
-    assert shares == [("b", 0), (None, 6), (None, 64), (None, 0)]
-    assert plane.used.champion == "b"
-    assert champion(ledger.entries("digits")) == 2
+    assert state.phase is Phase.DONE
+    assert shares(release) == [
+        ("b", 0), (None, 6), (None, 32), (None, 64), (None, 64), (None, 0),
+    ]  # fmt: skip
+    last = release.plane().tables()[-1]
+    assert (last.champion, last.trickle) == ("b", "a")
+    assert release.story().moves == ("STAGING", "SHADOW", "CANARY", "PRODUCTION")
 
 
-def test_bad_evidence_brings_every_user_back(ledger: Watched):
-    """Harm that the copies show never reaches a user."""
-    result, plane, _ = released(ledger, BAD)
+def test_harm_that_copies_show_reaches_nobody(release: Release):
+    """A failure in shadow ends the release, and archives the version."""
+    release.says = lambda _state: Outcome.FAIL
+    state = release.carry()
 
-    assert result.outcome == ROLLED_BACK
-    assert [t.buckets for t in plane.tables] == [0] * len(plane.tables)
-    assert (plane.used.champion, plane.used.mirror) == ("a", None)
-    assert stage_of(ledger.entries("digits"), 2) is Stage.ARCHIVED
+    assert state.phase is Phase.ROLLED_BACK
+    assert shares(release) == [("b", 0), (None, 0)]
+    assert release.story().stage is Stage.ARCHIVED
+
+
+def test_a_first_strike_steps_back_and_a_second_ends_it(release: Release):
+    """One step lower after the first, the champion after the second; the stage never goes back."""
+    release.says = lambda s: Outcome.FAIL if s.step == 2 else Outcome.PASS
+    state = release.carry()
+
+    assert (state.phase, state.strikes) == (Phase.ROLLED_BACK, 2)
+    assert [b for _, b in shares(release)] == [0, 6, 32, 6, 32, 0]
+    assert release.story().moves == ("STAGING", "SHADOW", "CANARY", "ARCHIVED")
+
+
+def test_every_table_is_written_down_before_and_after(release: Release):
+    """The plan comes first; each table has its intent before it and its reading after it."""
+    seen: list[str] = []
+    release.touch = seen.append
+    release.carry()
+
+    ledger = release.ledger()
+    mine = [e for e in ledger.entries("digits") if e.body.get("release") == RELEASE]
+    ledger.close()
+    assert (mine[0].kind, bool(mine[0].body["plan_hash"])) == (OPENED, True)
+    intended = [e.body["table"] for e in mine if e.kind == INTENT]
+    assert intended == [t.to_dict() for t in release.plane().tables()[1:]]
+    tables = [what for what in seen if what in (INTENT, "apply", "wait_applied", IN_FORCE)]
+    assert tables == [INTENT, "apply", "wait_applied", IN_FORCE] * len(intended)
+
+
+def test_only_an_approval_that_binds_opens_the_gate(tmp_path: Path):
+    """A version trained on drift waits before its canary; traffic is as before while it does."""
+    release = Release(folder=tmp_path, trigger=Trigger.DRIFT)
+    release.open()
+    with pytest.raises(AssertionError, match="never ended"):
+        release.carry(most=10)
+    waiting = release.state()
+    assert (waiting.phase, waiting.within, waiting.awaited) == (Phase.AWAIT, Phase.SHADOW, 1)
+    assert shares(release) == [("b", 0)]
+
+    release.people = answers(granted=True)
+    assert release.carry().phase is Phase.DONE
+
+
+def test_a_refusal_ends_it(tmp_path: Path):
+    """Who refuses sends the release home, and is named as the reason."""
+    release = Release(folder=tmp_path, trigger=Trigger.DRIFT, people=answers(granted=False))
+    release.open()
+
+    state = release.carry()
+
+    assert state.phase is Phase.ROLLED_BACK
+    assert "ann refused" in state.reason
+
+
+def test_a_thrown_switch_ends_the_release_and_leaves_nobody_behind(release: Release):
+    """Killed in canary: the table below the switch gives everybody to the champion as well."""
+
+    def throw(made: Release, state: State, _ledger: Ledger) -> None:
+        if state.step == 1:
+            made.plane().path.with_suffix(".kill").touch()
+
+    release.people = throw
+    state = release.carry()
+
+    assert state.phase is Phase.KILLED
+    assert "thrown by a test" in state.reason
+    assert (release.plane().tables()[-1].champion, shares(release)[-1]) == ("a", (None, 0))
+
+
+def test_a_changed_policy_restarts_the_step(release: Release):
+    """What was shown under another plan counts for nothing: the step is entered anew."""
+    ledger = release.ledger()
+    clock = Now(START)
+    controller = release.controller(ledger, clock=clock)
+    controller.tick()
+    clock.sleep(4)
+    changed = replace(POLICY, alpha=0.02)
+    state = replace_policy(release, changed, ledger, clock).tick()
+
+    assert (state.step, state.n, state.entered_at) == (0, 2, clock.now())
+    clock.sleep(4)
+    assert replace_policy(release, changed, ledger, clock).tick().n == 2, "before its soak"
+    ledger.close()
+
+
+def replace_policy(release: Release, policy: Any, ledger: Touched, clock: Now) -> Any:
+    """Return a controller of another policy, as after an edit and a restart."""
+    anew = Release(folder=release.folder, policy=policy, lease=release.lease)
+    return anew.controller(ledger, clock=clock)
+
+
+def test_what_another_wrote_is_restored(release: Release):
+    """A table by somebody else is no state of ours: the step's comes back, and it begins anew."""
+    ledger, clock = release.ledger(), Now(START)
+    controller = release.controller(ledger, clock=clock)
+    controller.tick()
+    plane = release.plane()
+    held = plane.tables()[-1]
+    plane.apply(replace(held, sequence=held.sequence + 1, mirror=None))
+    clock.sleep(TICK_S)
+
+    state = controller.tick()
+
+    assert plane.tables()[-1] == replace(held, sequence=held.sequence + 2)
+    assert (state.step, state.entered_at) == (0, clock.now())
+    ledger.close()
+
+
+def test_a_clock_that_is_set_back_shortens_no_soak(release: Release):
+    """Time before the newest entry is as if none had gone by."""
+    ledger, clock = release.ledger(), Now(START)
+    release.controller(ledger, clock=clock).tick()
+
+    for behind in (timedelta(days=300), timedelta(seconds=1)):
+        late = release.controller(ledger, clock=Now(START - behind))
+        for _ in range(3):
+            assert late.tick().n == 1
+            assert late.waits_for == "soak"
+            late.clock.sleep(0.3)
+    ledger.close()
 
 
 def forge(database: Path) -> None:
@@ -202,84 +208,69 @@ def forge(database: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("arm", [GOOD, BAD], ids=["all is well", "harm is seen"])
+@pytest.mark.parametrize("step", range(5))
 def test_a_ledger_that_breaks_under_way_leaves_no_user_on_the_challenger(
-    ledger: Watched, arm: Arm, tmp_path: Path
+    release: Release, step: int
 ):
-    """No record is a reason to stop, never one to leave users where they are."""
-    made, plane = controller(ledger, arm, Cutter())
-    looked: Any = made.reader
-    seen = looked.evidence
+    """At every step: no record is a reason to stop, never one to leave users where they are."""
+    broken: list[int] = []
 
-    def evidence(**named: Any) -> Evidence:
-        # Copies are harmless, so the harm shows when the first users are on it.
-        shadowed = plane.used.buckets == 0
-        looked.arm = GOOD if shadowed else arm
-        if not shadowed and looked.forged is False:
-            looked.forged = True
-            forge(tmp_path / "ledger.db")
-        return seen(**named)
+    def people(made: Release, state: State, _ledger: Ledger) -> None:
+        if state.step == step and not broken:
+            broken.append(step)
+            forge(made.folder / "ledger.db")
 
-    looked.forged, looked.evidence = False, evidence
-
+    release.people = people
     with pytest.raises(LedgerError, match="edited after it was signed"):
-        made.release(ready_s=None)
+        release.carry()
 
-    assert looked.forged
-    assert max(t.buckets for t in plane.tables) > 0
-    assert (plane.used.champion, plane.used.buckets, plane.used.mirror) == ("a", 0, None)
-
-
-@pytest.mark.parametrize("arm", [GOOD, BAD], ids=["promoted", "rolled back"])
-@pytest.mark.parametrize(
-    ("how", "raised"),
-    [(None, Cut), (signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
-    ids=["error", "Ctrl-C", "request to end"],
-)
-def test_cut_after_any_effect_users_end_where_the_ledger_says(
-    ledger: Watched,
-    arm: Arm,
-    how: signal.Signals | None,
-    raised: type[BaseException],
-    tmp_path: Path,
-):
-    """For every place a release can be cut: one slot answers, and it is the ledger's champion's."""
-    _, _, effects = released(ledger, arm)
-    assert effects > 8
-    for after in range(1, effects + 1):
-        held = Watched(f"sqlite:///{tmp_path / f'{after}.db'}")
-        registered(held, 1, *ALL_THE_WAY)
-        registered(held, 2, Stage.STAGING)
-        made, plane = controller(held, arm, Cutter(after, how))
-
-        with pytest.raises(raised):
-            made.release(ready_s=None)
-
-        entries = held.entries("digits")
-        serving = {1: "a", 2: "b"}[champion(entries) or 0]
-        told = plane.used
-        assert told == plane.written(), after
-        assert (told.champion, told.buckets, told.mirror) == (serving, 0, None), after
-        assert stage_of(entries, 2) in (Stage.PRODUCTION, Stage.ARCHIVED), after
-        if how is not None:
-            intents = [e for e in entries if e.kind == "intent"]
-            confirmed = [e for e in entries if e.kind == "in force"]
-            assert len(intents) == len(confirmed), "a signal cut a change in two"
-        held.close()
+    last = release.plane().tables()[-1]
+    assert (last.champion, last.buckets, last.mirror) == ("a", 0, None)
 
 
-def test_an_interrupted_release_of_a_standby_leaves_the_champion_answering(tmp_path: Path):
-    """Having served once is not serving: users end with the champion, and the standby stays."""
-    held = Watched(f"sqlite:///{tmp_path / 'standby.db'}")
-    held.cutter = Cutter()
-    registered(held, 2, *ALL_THE_WAY)
-    registered(held, 1, *ALL_THE_WAY)
-    made, plane = controller(held, GOOD, Cutter(3))
+@pytest.mark.parametrize("ask", [Ask.ABORT, Ask.ROLL_BACK])
+@pytest.mark.parametrize("step", range(5))
+def test_a_person_may_send_everybody_home_at_every_step(release: Release, ask: Ask, step: int):
+    """Without approval and without evidence, at the next look."""
+    release.people = asks((step, ask))
+    state = release.carry()
 
-    with pytest.raises(Cut):
-        made.release(ready_s=None)
+    assert state.phase is Phase.ROLLED_BACK
+    assert "olaf asked" in state.reason
+    assert max(b for _, b in shares(release)) == max([0, 6, 32, 64, 64][: step + 1])
 
-    assert plane.used == plane.written()
-    assert (plane.used.champion, plane.used.buckets, plane.used.mirror) == ("a", 0, None)
-    assert stage_of(held.entries("digits"), 2) is Stage.PRODUCTION
-    held.close()
+
+def test_a_plane_that_does_not_answer_is_said_and_tried_again(release: Release):
+    """A rollback that could not be put in force stays decided, and is done when it can be."""
+    ledger, clock = release.ledger(), Now(START)
+    release.says = lambda _state: Outcome.FAIL
+    controller = release.controller(ledger, clock=clock)
+    controller.tick()
+    plane: Any = controller.plane
+    plane.silent = True
+
+    state = controller.tick()
+    assert state.pending is not None
+    assert controller.problem == "it does not say what it uses"
+
+    plane.silent = False
+    assert controller.tick().phase is Phase.ROLLED_BACK
+    assert [e.kind for e in ledger.entries("digits")].count(INTENT) == 2
+    ledger.close()
+
+
+def test_an_archived_version_goes_home(release: Release):
+    """Whoever archives a version under way ends its release; nothing climbs from the archive."""
+    ledger, clock = release.ledger(), Now(START)
+    controller = release.controller(ledger, clock=clock)
+    controller.tick()
+    named: dict[str, Any] = {"workload": "digits", "version": 2, "actor": person()}
+    ledger.move(**named, to=Stage.ARCHIVED, reason="t", now=START)
+    clock.sleep(TICK_S)
+
+    state = controller.tick()
+
+    assert state.phase is Phase.ROLLED_BACK
+    assert "archived" in state.reason
+    assert folding.active(Ledger(f"sqlite:///{release.folder / 'ledger.db'}").entries()) == []
+    ledger.close()

@@ -1,174 +1,416 @@
-"""Laws of the release decision: only a pass moves forward, harm always moves back."""
+"""What a release does in each state and situation, one line each, and the laws behind the lines."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.rollout.decide import (
-    Advance,
-    Hold,
-    Plan,
-    Progress,
-    Promote,
-    RollBack,
-    Step,
-    decide,
-    plan_of,
-)
+from penstock.release import Market, Measure, Rollout, Trigger
+from penstock.rollout.decide import Action, decide, reconsider, replanned
+from penstock.rollout.judgement import Approved, Effect, Judgement, Seen
+from penstock.rollout.plan import ENDED, Phase, Plan, plan_of
+from penstock.rollout.state import Act, Ask, Command, Pending, State
+from penstock.rollout.table import TrafficTable, buckets_for
 from penstock.verdict import Check, Outcome, Verdict
-from penstock.workload import Rollout
 
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 POLICY = Rollout(
-    canary_percents=(10, 25, 50, 100),
-    soak=timedelta(days=1),
-    deadline=timedelta(days=14),
-    time_scale=1 / 86_400,  # a day becomes a second
-    evidence_timeout=timedelta(days=3),
+    canary_percents=(10, 50, 100),
+    soak=3 * DAY,
+    shadow_soak=7 * DAY,
+    progressive_soak=2 * DAY,
+    bake=10 * DAY,
+    cool_down=5 * DAY,
+    deadline=14 * DAY,
+    evidence_timeout=HOUR,
+    primary=Measure(name="clicks", source="right", margin=0.01, deviation=0.5),
 )
 PLAN = plan_of(POLICY)
-START = datetime(2026, 1, 5, tzinfo=UTC)
+"""0 shadow, 1 canary 10 %, 2 progressive 50 %, 3 progressive 100 %, 4 bake."""
+
+STRICT = plan_of(
+    replace(POLICY, markets=(Market(name="eu", canary_percents=(5, 100), approve=True),)),
+    market="eu",
+)
+"""0 shadow, 1 canary 5 %, 2 progressive 100 %, 3 bake; a person lets it enter 1 and 2."""
+
+PATIENT = plan_of(replace(POLICY, extensions=1))
+DRIFTED = plan_of(POLICY, trigger=Trigger.DRIFT)
+FIRST = plan_of(POLICY, first=True)
+
+TABLE = TrafficTable(sequence=4, salt="s", champion="a", challenger="b", buckets=6, mirror=None)
 
 
-def verdict(outcome: Outcome) -> Verdict:
-    """Return a verdict of one check that ended so."""
-    return Verdict((Check(name="errors", outcome=outcome, reason="seen"),))
+def state_of(phase: Phase | str, step: int | None = None, **more: Any) -> State:
+    """Return a release that entered this step at BEGAN."""
+    fields: dict[str, Any] = {
+        "release": "digits/2/all/1",
+        "workload": "digits",
+        "market": "all",
+        "phase": Phase(phase),
+        "step": step,
+        "opened_at": BEGAN,
+        "entered_at": BEGAN,
+        "table": None if step is None else TABLE,
+    }
+    return State(**{**fields, **more})
 
 
-def at(step: int, *, silent: timedelta = timedelta(0), waited: timedelta) -> Progress:
-    """Return progress of a step entered so long before START."""
-    return Progress(step=step, entered_at=START - waited, evidence_at=START - silent)
+def judged(outcome: Outcome | str, **more: Any) -> Judgement:
+    """Return a judgement of one check that ended so."""
+    check = Check(name="errors", outcome=Outcome(outcome), reason="3 of 900")
+    effect = more.pop("effect", Effect.PARITY)
+    return Judgement(verdict=Verdict((check,)), effect=effect, reason="3 of 900", **more)
 
 
-def test_a_policy_becomes_shadow_and_its_shares_in_order():
-    """A plan is shadow first, then every declared share, with times scaled once."""
-    assert [s.percent for s in PLAN.steps] == [0, 10, 25, 50, 100]
-    assert PLAN.soak == timedelta(seconds=1)
+def seen_of(outcome: Outcome | str | None, at: datetime, **more: Any) -> Seen:
+    """Return what is seen when everything but this is well; evidence is a minute old."""
+    fields: dict[str, Any] = {
+        "ready": True,
+        "judgement": None if outcome is None else judged(outcome),
+        "evidence_at": at - timedelta(minutes=1),
+    }
+    return Seen(**{**fields, **more})
 
 
-@given(st.integers(0, 4), st.sampled_from(Outcome), st.floats(0, 30), st.floats(0, 30))
-def test_only_a_pass_after_the_soak_moves_forward(
-    step: int, outcome: Outcome, waited_s: float, silent_s: float
+def said(action: Action) -> str:
+    """Return an action as the lines below write it."""
+    words = [f"hold: {action.waits_for}" if action.act is None else str(action.act)]
+    words += [] if action.step is None else [str(action.step)]
+    words += ["strike"] * action.strike + ["critical"] * action.critical
+    words += [] if action.answers is None else [f"answers {action.answers}"]
+    return " ".join(words)
+
+
+def asked(ask: Ask) -> Command:
+    """Return a command, entry 77 of the ledger."""
+    return Command(sequence=77, ask=ask, reason="to be sure", actor="ops", at=BEGAN)
+
+
+def answer(granted: bool) -> Approved:
+    """Return an answer, entry 88 of the ledger."""
+    return Approved(sequence=88, granted=granted, actor="eve", reason="read it")
+
+
+PREPARE = state_of("PREPARE")
+SHADOW, CANARY = state_of("SHADOW", 0), state_of("CANARY", 1)
+PROGRESSIVE, BAKE = state_of("PROGRESSIVE", 2), state_of("BAKE", 4)
+STRUCK = replace(CANARY, strikes=1)
+BACK = state_of("STEPPED_BACK", 1, strikes=1)
+BACK_IN_SHADOW = state_of("STEPPED_BACK", 0, strikes=1)
+AWAIT = state_of("AWAIT", 0, within=Phase.SHADOW, awaited=1)
+PAUSED = state_of("PAUSED", 1, within=Phase.CANARY)
+PAUSED_AWAIT = state_of("PAUSED", 0, within=Phase.SHADOW, awaited=1)
+PREPARE_PAUSED = state_of("PAUSED", within=Phase.PREPARE)
+FIRST_BAKE = state_of("BAKE", 0)
+
+CRITICAL = {"judgement": judged("fail", critical="a wrong golden answer")}
+NO_VALUE = {"judgement": judged("pass", no_value=True)}
+
+# state, days since it began, outcome of its evidence, what else is seen, plan, what it does
+LINES: tuple[tuple[State, float, str | None, dict[str, Any], Plan, str], ...] = (
+    # PREPARE: the server starts
+    (PREPARE, 0.1, None, {"ready": False}, PLAN, "hold: server"),
+    (PREPARE, 0.1, None, {}, PLAN, "enter 0"),
+    (PREPARE, 14.1, None, {"ready": False}, PLAN, "fail"),
+    (PREPARE, 0.1, None, {"ready": False, "refused": "wrong hash"}, PLAN, "fail"),
+    (PREPARE, 0.1, None, {"standby_ready": False}, PLAN, "hold: standby"),
+    (PREPARE, 0.1, None, {"drilled": "no drill"}, PLAN, "enter 0"),
+    (PREPARE, 0.1, None, {"documents": ("dpia",)}, PLAN, "enter 0"),
+    (PREPARE, 0.1, None, {"killed": "ops"}, PLAN, "kill"),
+    (PREPARE, 0.1, None, {"lifecycle": "archived"}, PLAN, "roll back"),
+    (PREPARE, 0.1, None, {"command": asked(Ask.ABORT)}, PLAN, "roll back answers 77"),
+    (PREPARE, 0.1, None, {"command": asked(Ask.PAUSE)}, PLAN, "pause answers 77"),
+    (PREPARE_PAUSED, 20, None, {}, PLAN, "hold: person"),
+    (PREPARE_PAUSED, 20, None, {"ready": False}, PLAN, "hold: person"),
+    (PREPARE_PAUSED, 20, None, {"refused": "wrong hash"}, PLAN, "fail"),
+    # SHADOW: copies only
+    (SHADOW, 1, "inconclusive", {}, PLAN, "hold: users"),
+    (SHADOW, 1, "pass", {}, PLAN, "hold: soak"),
+    (SHADOW, 7, "pass", {}, PLAN, "enter 1"),
+    (SHADOW, 1, "fail", {}, PLAN, "roll back strike"),
+    (SHADOW, 1, "error", {}, PLAN, "hold: evidence"),
+    (SHADOW, 7, "pass", {}, DRIFTED, "await 1"),
+    (SHADOW, 7, "pass", {}, STRICT, "await 1"),
+    (SHADOW, 7, "pass", {"documents": ("dpia",)}, STRICT, "hold: documents"),
+    (SHADOW, 7, "pass", {"drilled": "no drill"}, STRICT, "await 1"),
+    (SHADOW, 7, "pass", {"drilled": "no drill"}, PLAN, "hold: drill"),
+    (SHADOW, 14.1, "inconclusive", {}, PLAN, "roll back"),
+    # CANARY: the first users
+    (CANARY, 1, "pass", {}, PLAN, "hold: soak"),
+    (CANARY, 3, "pass", {}, PLAN, "enter 2"),
+    (CANARY, 3, "pass", {"ready": False}, PLAN, "hold: server"),
+    (CANARY, 3, "pass", {"standby_ready": False}, PLAN, "hold: standby"),
+    (CANARY, 3, "pass", {"drilled": "overdue"}, PLAN, "hold: drill"),
+    (CANARY, 3, "pass", {"conflict": "clocks differ"}, PLAN, "hold: evidence"),
+    (CANARY, 3, "pass", {"intended": False}, PLAN, "restore 1"),
+    (CANARY, 13, "inconclusive", {}, PLAN, "hold: users"),
+    (CANARY, 14.1, "inconclusive", {}, PLAN, "roll back"),
+    (CANARY, 14.1, "inconclusive", {}, PATIENT, "extend"),
+    (replace(CANARY, extended=1), 14.1, "inconclusive", {}, PATIENT, "roll back"),
+    (CANARY, 14.1, "pass", {"standby_ready": False}, PLAN, "hold: standby"),
+    (CANARY, 14.1, "error", {}, PATIENT, "roll back"),
+    (CANARY, 1, "error", {}, PLAN, "hold: evidence"),
+    (CANARY, 1, None, {}, PLAN, "hold: evidence"),
+    (CANARY, 1, None, {"evidence_at": None}, PLAN, "roll back"),
+    (CANARY, 3, "pass", {"evidence_at": BEGAN + 2 * DAY}, PLAN, "roll back"),
+    (CANARY, 0.01, "error", {"evidence_at": None}, PLAN, "hold: evidence"),
+    (CANARY, 1, "fail", {}, PLAN, "step back 0 strike"),
+    (CANARY, 1, "fail", {"standby_ready": False, "drilled": "overdue"}, PLAN, "step back 0 strike"),
+    (CANARY, 1, "fail", {"conflict": "clocks differ"}, PLAN, "step back 0 strike"),
+    (STRUCK, 1, "fail", {}, PLAN, "roll back strike"),
+    (STRUCK, 3, "pass", {}, PLAN, "enter 2"),
+    (CANARY, 0, "fail", CRITICAL, PLAN, "roll back strike critical"),
+    (CANARY, 1, "pass", {"refused": "crash loop"}, PLAN, "roll back strike critical"),
+    (CANARY, 1, "pass", NO_VALUE, PLAN, "hold: soak"),
+    (CANARY, 3, "pass", NO_VALUE, PLAN, "roll back"),
+    (CANARY, 3, "pass", NO_VALUE | {"command": asked(Ask.PROMOTE)}, PLAN, "enter 2 answers 77"),
+    (CANARY, 1, "pass", {"killed": "ops"}, PLAN, "kill"),
+    (CANARY, 1, "fail", {"killed": "ops"}, PLAN, "kill"),
+    (CANARY, 1, "pass", {"lifecycle": "archived"}, PLAN, "roll back"),
+    (CANARY, 1, "pass", {"command": asked(Ask.ROLL_BACK)}, PLAN, "roll back answers 77"),
+    (CANARY, 1, "pass", {"command": asked(Ask.PAUSE)}, PLAN, "pause answers 77"),
+    (CANARY, 1, "pass", {"command": asked(Ask.RESUME)}, PLAN, "resume answers 77"),
+    (CANARY, 1, "pass", {"command": asked(Ask.PROMOTE)}, PLAN, "hold: soak"),
+    (CANARY, 3, "pass", {"command": asked(Ask.PROMOTE)}, PLAN, "enter 2 answers 77"),
+    (CANARY, 3, "inconclusive", {"command": asked(Ask.PROMOTE)}, PLAN, "hold: users"),
+    (CANARY, 3, "pass", {"command": asked(Ask.PROMOTE)}, STRICT, "await 2"),
+    # PROGRESSIVE: as CANARY
+    (PROGRESSIVE, 1, "pass", {}, PLAN, "hold: soak"),
+    (PROGRESSIVE, 2, "pass", {}, PLAN, "enter 3"),
+    (PROGRESSIVE, 1, "fail", {}, PLAN, "step back 1 strike"),
+    (replace(PROGRESSIVE, strikes=1), 1, "fail", {}, PLAN, "roll back strike"),
+    # BAKE: everybody; the one before stands by
+    (BAKE, 9, "pass", {}, PLAN, "hold: soak"),
+    (BAKE, 10, "pass", {}, PLAN, "finish"),
+    (BAKE, 10, "pass", {"standby_ready": False}, PLAN, "hold: standby"),
+    (BAKE, 1, "fail", {}, PLAN, "roll back strike"),
+    (BAKE, 1, "error", {"evidence_at": None}, PLAN, "roll back"),
+    # AWAIT: a person must agree
+    (AWAIT, 8, "pass", {}, STRICT, "hold: approval"),
+    (AWAIT, 99, "pass", {}, STRICT, "hold: approval"),
+    (AWAIT, 8, "pass", {"approval": answer(True)}, STRICT, "enter 1 answers 88"),
+    (AWAIT, 8, "pass", {"approval": answer(False)}, STRICT, "roll back answers 88"),
+    (AWAIT, 8, "inconclusive", {"approval": answer(True)}, STRICT, "hold: users"),
+    (AWAIT, 99, "inconclusive", {}, STRICT, "hold: users"),
+    (AWAIT, 8, "pass", {"approval": answer(True), "drilled": "none"}, STRICT, "hold: drill"),
+    (AWAIT, 8, "pass", {"approval": answer(True), "documents": ("d",)}, STRICT, "hold: documents"),
+    (AWAIT, 8, "pass", {"command": asked(Ask.PROMOTE)}, STRICT, "hold: approval"),
+    (AWAIT, 8, "fail", {"approval": answer(True)}, STRICT, "roll back strike"),
+    (AWAIT, 8, "pass", {"evidence_at": BEGAN}, STRICT, "roll back"),
+    (AWAIT, 8, "pass", {"intended": False}, STRICT, "restore 0"),
+    (AWAIT, 8, "pass", {"command": asked(Ask.PAUSE)}, STRICT, "pause answers 77"),
+    # STEPPED_BACK: cooling down one step lower
+    (BACK, 4, "pass", {}, PLAN, "hold: cool-down"),
+    (BACK, 2, "pass", {}, PLAN, "hold: soak"),
+    (BACK, 5, "pass", {}, PLAN, "enter 2"),
+    (BACK, 4, "pass", {"command": asked(Ask.PROMOTE)}, PLAN, "enter 2 answers 77"),
+    (BACK, 1, "fail", {}, PLAN, "roll back strike"),
+    (BACK_IN_SHADOW, 7, "pass", {}, PLAN, "enter 1"),
+    (BACK_IN_SHADOW, 1, "fail", {}, PLAN, "roll back strike"),
+    # PAUSED: nothing forward, everything back
+    (PAUSED, 99, "pass", {}, PLAN, "hold: person"),
+    (PAUSED, 99, "inconclusive", {}, PLAN, "hold: person"),
+    (PAUSED, 1, "pass", {"command": asked(Ask.RESUME)}, PLAN, "resume answers 77"),
+    (PAUSED, 9, "pass", {"command": asked(Ask.PROMOTE)}, PLAN, "hold: person"),
+    (PAUSED, 1, "pass", {"command": asked(Ask.ABORT)}, PLAN, "roll back answers 77"),
+    (PAUSED, 1, "fail", {}, PLAN, "step back 0 strike"),
+    (PAUSED, 1, "fail", CRITICAL, PLAN, "roll back strike critical"),
+    (PAUSED, 1, "pass", {"evidence_at": None}, PLAN, "roll back"),
+    (PAUSED, 1, "pass", {"intended": False}, PLAN, "restore 1"),
+    (PAUSED, 1, "pass", {"killed": "ops"}, PLAN, "kill"),
+    (PAUSED_AWAIT, 8, "pass", {"approval": answer(True)}, STRICT, "hold: person"),
+    (PAUSED_AWAIT, 8, "pass", {"approval": answer(False)}, STRICT, "roll back answers 88"),
+    # a first version: nobody to compare with, nobody to go back to, nobody to stand by
+    (PREPARE, 0.1, None, {"standby_ready": False, "drilled": "none"}, FIRST, "enter 0"),
+    (FIRST_BAKE, 1, "pass", {}, FIRST, "hold: soak"),
+    (FIRST_BAKE, 3, "pass", {"standby_ready": False, "drilled": "none"}, FIRST, "finish"),
+    (FIRST_BAKE, 1, "fail", {}, FIRST, "roll back strike"),
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "days", "outcome", "more", "plan", "does"),
+    LINES,
+    ids=[f"{n}-{line[0].phase}-{line[2]}-{line[5]}" for n, line in enumerate(LINES)],
+)
+def test_each_state_and_situation_has_its_action(
+    state: State, days: float, outcome: str | None, more: dict[str, Any], plan: Plan, does: str
 ):
-    """Whatever the clock and the step, a forward move needs a pass and a whole soak."""
-    waited, silent = timedelta(seconds=waited_s), timedelta(seconds=silent_s)
+    """In this state, so long after it began and seeing this, it does this."""
+    now = BEGAN + days * DAY
 
-    action = decide(PLAN, at(step, waited=waited, silent=silent), verdict(outcome), START)
+    action = decide(plan, state, seen_of(outcome, now, **more), now)
 
-    if isinstance(action, Advance | Promote):
+    assert said(action) == does
+    assert action.why
+
+
+@pytest.mark.parametrize("phase", sorted(ENDED))
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_what_has_ended_stays_ended(phase: Phase, outcome: Outcome):
+    """Nothing leads out of an end, not even harm or the kill switch."""
+    state = state_of(phase, 4)
+
+    action = decide(PLAN, state, seen_of(outcome, BEGAN, killed="ops", **CRITICAL), BEGAN)
+
+    assert action.act is None
+
+
+phases = st.sampled_from(
+    (SHADOW, CANARY, PROGRESSIVE, BAKE, STRUCK, BACK, BACK_IN_SHADOW, PAUSED, AWAIT)
+)
+waits = st.floats(-40, 40).map(lambda days: days * DAY)
+outcomes = st.sampled_from([*Outcome, None])
+
+
+@given(phases, outcomes, waits, waits, st.booleans(), st.sampled_from([None, *Ask]))
+def test_only_a_fresh_pass_after_the_soak_moves_forward(
+    state: State,
+    outcome: Outcome | None,
+    waited: timedelta,
+    age: timedelta,
+    conflict: bool,
+    ask: Ask | None,
+):
+    """Whatever the clock, the step and the person: forward takes a pass, fresh, after the soak."""
+    now = BEGAN + waited
+    command = None if ask is None else asked(ask)
+    contradiction = "clocks differ" if conflict else ""
+    seen = seen_of(outcome, now, evidence_at=now - age, command=command, conflict=contradiction)
+
+    action = decide(PLAN, state, seen, now)
+
+    if action.act in (Act.ENTER, Act.FINISH, Act.AWAIT):
         assert outcome is Outcome.PASS
-        assert waited >= PLAN.soak
-        assert silent <= PLAN.evidence_timeout
+        assert waited >= PLAN.steps[state.step or 0].soak
+        assert abs(age) <= PLAN.evidence_timeout
+        assert not conflict
 
 
-@given(st.integers(0, 4), st.floats(0, 30))
-def test_a_failure_never_waits(step: int, waited_s: float):
-    """A failing check rolls back at once, soak or not."""
-    progress = at(step, waited=timedelta(seconds=waited_s))
-
-    assert isinstance(decide(PLAN, progress, verdict(Outcome.FAIL), START), RollBack)
-
-
-@given(st.integers(0, 4))
-def test_an_empty_verdict_never_moves_forward(step: int):
-    """Nothing checked is an error, which holds and then falls back, never a pass."""
-    progress = at(step, waited=timedelta(seconds=5))
-
-    assert isinstance(decide(PLAN, progress, Verdict(()), START), Hold)
-
-
-@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR])
-def test_silence_returns_users_to_the_champion(outcome: Outcome):
-    """Evidence that stopped arriving rolls back, even when what came before was a pass."""
-    progress = at(2, waited=timedelta(seconds=5), silent=timedelta(seconds=3.1))
-
-    action = decide(PLAN, progress, verdict(outcome), START)
-
-    assert isinstance(action, RollBack)
-    assert "no evidence" in action.reason
-
-
-def test_no_pass_by_the_deadline_rolls_back():
-    """A step that stays inconclusive ends at its deadline."""
-    progress = at(1, waited=PLAN.deadline + timedelta(seconds=1))
-
-    assert isinstance(decide(PLAN, progress, verdict(Outcome.INCONCLUSIVE), START), RollBack)
-
-
-def test_a_clock_set_back_does_not_shorten_the_soak():
-    """A step that seems to begin in the future holds."""
-    progress = at(1, waited=timedelta(seconds=-3600), silent=timedelta(seconds=-3600))
-
-    assert isinstance(decide(PLAN, progress, verdict(Outcome.PASS), START), Hold)
-
-
-class ReleaseMachine(RuleBasedStateMachine):
-    """Walks a release through random verdicts and waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begin()
-
-    def begin(self) -> None:
-        """Start at shadow with nothing passed."""
-        self.now = START
-        self.step = 0
-        self.entered = START
-        self.live: list[int] = [0]
-        self.passed: list[int] = []
-        self.finished = ""
-
-    @precondition(lambda self: self.finished)
-    @rule()
-    def next_release(self) -> None:
-        """A finished release stays finished; the next one is a new one."""
-        self.begin()
-
-    @precondition(lambda self: not self.finished)
-    @rule(outcome=st.sampled_from(Outcome), waited=st.floats(0.0, 2.5))
-    def tick(self, outcome: Outcome, waited: float) -> None:
-        """Let time pass, look, act."""
-        self.now += timedelta(seconds=waited)
-        progress = Progress(step=self.step, entered_at=self.entered, evidence_at=self.now)
-        action = decide(PLAN, progress, verdict(outcome), self.now)
-        if outcome is Outcome.PASS and not isinstance(action, Hold):
-            self.passed.append(PLAN.steps[self.step].percent)
-        if isinstance(action, Advance):
-            self.step, self.entered = action.step, self.now
-            self.live.append(PLAN.steps[action.step].percent)
-        elif isinstance(action, Promote):
-            self.finished = "promoted"
-        elif isinstance(action, RollBack):
-            self.finished = "rolled back"
-
-    @invariant()
-    def promotion_needs_a_pass_at_every_step(self) -> None:
-        """Nothing is promoted but by a pass at shadow and at each share, in order."""
-        if self.finished == "promoted":
-            assert self.passed == [step.percent for step in PLAN.steps]
-
-    @invariant()
-    def shares_only_grow(self) -> None:
-        """Across forward steps the challenger's share only grows."""
-        assert self.live == sorted(set(self.live))
-
-
-TestRelease = ReleaseMachine.TestCase
-
-
-def test_a_plan_of_one_step_promotes_from_it():
-    """The first version has one step and is promoted from it."""
-    plan = Plan(
-        steps=(Step(name="first version", percent=100),),
-        soak=PLAN.soak,
-        deadline=PLAN.deadline,
-        evidence_timeout=PLAN.evidence_timeout,
+@given(phases, waits, st.sampled_from([None, *Ask]), st.booleans(), st.booleans())
+def test_harm_never_waits(
+    state: State, waited: timedelta, ask: Ask | None, standby_ready: bool, intended: bool
+):
+    """A failing check moves users back at once, whatever the clock, people or servers say."""
+    now = BEGAN + waited
+    command = None if ask is None else asked(ask)
+    seen = seen_of(
+        "fail", now, command=command, standby_ready=standby_ready, intended=intended, ready=False
     )
 
-    action = decide(plan, at(0, waited=timedelta(seconds=2)), verdict(Outcome.PASS), START)
+    action = decide(PLAN, state, seen, now)
 
-    assert action == Promote()
+    assert action.act in (Act.STEP_BACK, Act.ROLL_BACK)
+    assert action.act is Act.ROLL_BACK or not state.strikes
+
+
+@given(phases, st.floats(-40, 0).map(lambda days: days * DAY))
+def test_a_clock_set_back_never_shortens_a_wait(state: State, waited: timedelta):
+    """A step that seems to begin in the future has lasted no time at all."""
+    now = BEGAN + waited
+
+    action = decide(PLAN, state, seen_of("pass", now, evidence_at=BEGAN), now)
+
+    assert action.act is None
+
+
+def test_a_record_of_the_future_does_not_keep_a_release_alive():
+    """An answer from further ahead than evidence may be old is no evidence, and runs out."""
+    now = BEGAN + 2 * HOUR
+
+    action = decide(PLAN, CANARY, seen_of("pass", now, evidence_at=now + 2 * HOUR), now)
+
+    assert action.act is Act.ROLL_BACK
+    assert "no evidence for 2 h" in action.why
+
+
+def test_a_hold_says_when_it_ends_at_the_latest():
+    """Whoever waits is told until when: soak, cool-down, evidence, users, server."""
+    at = BEGAN + DAY
+
+    until = [
+        decide(PLAN, state, seen_of(outcome, at, **more), at).until
+        for state, outcome, more in (
+            (CANARY, "pass", {}),
+            (BACK, "pass", {}),
+            (CANARY, "error", {}),
+            (CANARY, "inconclusive", {}),
+            (PREPARE, None, {"ready": False}),
+        )
+    ]
+
+    minute = timedelta(minutes=1)
+    assert until == [
+        BEGAN + 3 * DAY,
+        BEGAN + 5 * DAY,
+        at - minute + HOUR,
+        BEGAN + 14 * DAY,
+        BEGAN + 14 * DAY,
+    ]
+
+
+def pending(act: Act, step: int | None, state: State) -> State:
+    """Return the state with an intent that was written and not done."""
+    held = Pending(n=5, act=act, step=step, table=TABLE, why="all passed", body={})
+    return replace(state, n=5, pending=held)
+
+
+def test_nothing_is_decided_over_an_intent_that_is_not_finished():
+    """An intent is finished or reconsidered, never decided past; without one neither is asked."""
+    with pytest.raises(ValueError, match="intent 5 of digits/2/all/1 is not finished"):
+        decide(PLAN, pending(Act.ENTER, 2, CANARY), seen_of("pass", BEGAN), BEGAN)
+    with pytest.raises(ValueError, match="no intent of digits/2/all/1 is pending"):
+        reconsider(PLAN, CANARY, seen_of("pass", BEGAN), BEGAN)
+    with pytest.raises(ValueError, match="which its plan does not have"):
+        decide(PLAN, replace(CANARY, step=9), seen_of("pass", BEGAN), BEGAN)
+
+
+@pytest.mark.parametrize(
+    ("days", "outcome", "more", "does"),
+    [
+        (3, "pass", {}, "enter 2"),
+        (3, "inconclusive", {}, "hold: users"),
+        (3, "fail", {}, "step back 0 strike"),
+        (3, "pass", {"evidence_at": None}, "roll back"),
+        (3, "pass", {"command": asked(Ask.ABORT)}, "roll back answers 77"),
+        (3, "pass", {"command": asked(Ask.PAUSE)}, "restore 1"),
+        (3, "pass", {"killed": "ops"}, "kill"),
+    ],
+)
+def test_a_move_forward_that_was_only_intended_must_be_right_still(
+    days: float, outcome: str, more: dict[str, Any], does: str
+):
+    """A dead controller's intent is done only if it would be decided now; else what is, fenced."""
+    now = BEGAN + days * DAY
+
+    action = reconsider(PLAN, pending(Act.ENTER, 2, CANARY), seen_of(outcome, now, **more), now)
+
+    assert said(action) == does
+
+
+def test_a_pause_lets_a_shadow_begin_that_was_intended():
+    """Before the first table there is none to restore, and copies harm nobody."""
+    now = BEGAN + HOUR
+    seen = seen_of(None, now, command=asked(Ask.PAUSE))
+
+    assert said(reconsider(PLAN, pending(Act.ENTER, 0, PREPARE), seen, now)) == "enter 0"
+
+
+def test_a_changed_plan_restarts_the_step_or_ends_the_release():
+    """A step that the new plan has begins again; another share was never passed."""
+    table = replace(TABLE, buckets=buckets_for(10))
+    here = replace(CANARY, table=table)
+    slower = plan_of(replace(POLICY, soak=4 * DAY))
+    wider = plan_of(replace(POLICY, canary_percents=(20, 100)))
+
+    assert replanned(slower, PREPARE) is None
+    assert said(replanned(slower, here) or Action(act=None, why="")) == "enter 1"
+    assert said(replanned(wider, here) or Action(act=None, why="")) == "roll back"
+    assert said(replanned(wider, replace(here, step=9)) or Action(act=None, why="")) == "roll back"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.bundle import Bundle, write_json
@@ -171,6 +171,7 @@ def test_a_prohibited_feature_is_found_by_its_words(
     assert result["package"] == held.digest
 
 
+@settings(deadline=None)
 @given(
     words=st.lists(st.sampled_from(["net", "worth", "home", "town", "late"]), min_size=1),
     banned=st.lists(st.sampled_from(["net", "worth", "home", "town", "late"]), min_size=1),

@@ -47,7 +47,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture(autouse=True)
 def golden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in's package has no golden requests; that they are asked is tested with a real one."""
+    """A stand-in's package has no golden requests; a real server is asked them elsewhere."""
     monkeypatch.setattr(Plane, "verify_slot", lambda _plane, _slot: "")
 
 
@@ -61,9 +61,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def rehearse(plane: Plane, ledger: Ledger, **more: Any) -> drill.Drill:
     """Rehearse with the whole way written down."""
-    return drill.run(
-        plane, ledger, workload="digits", actor=person(), clock=lambda: NOW, **more
-    )
+    return drill.run(plane, ledger, workload="digits", actor=person(), clock=lambda: NOW, **more)
 
 
 def drills(ledger: Ledger) -> list[Entry]:
@@ -200,7 +198,7 @@ def test_only_a_failed_rehearsal_holds_a_release_up():
     old = [entry(days_ago=40, passed=True)]
     assert drill.due([], POLICY, NOW) == drill.due(old, POLICY, NOW) == ""
     assert "40 days old" in drill.overdue(old, POLICY, NOW)
-    assert "never" in drill.overdue([], POLICY, NOW)
+    assert "ever" in drill.overdue([], POLICY, NOW)
     assert drill.overdue([entry(days_ago=31, passed=True)], POLICY, NOW) == ""
     failed = [entry(days_ago=2, passed=True), entry(days_ago=1, passed=False)]
     assert "slow" in drill.due(failed, POLICY, NOW)

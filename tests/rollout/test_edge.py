@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from penstock.rollout import envoy
+from penstock.rollout import admin, envoy
 from penstock.rollout.access import Access, AccessError, read_tokens
 from penstock.rollout.edge import HEADERS_S, MAX_HEADERS, MAX_HEADERS_KB
 from penstock.rollout.envoy import EnvoyError
@@ -186,11 +186,11 @@ def test_no_token_lies_anywhere(plane: Plane, tmp_path: Path):
         client.post(INFER, headers=bearer(SECRETS["shop"]))
         client.post(INFER, headers=bearer("wrong" * 8))
     seen = plane.status()
-    envoy.ask(seen["admin"], "POST", "/reopen_logs")
+    admin.ask(seen["admin"], "POST", "/reopen_logs")
     held = [p.read_bytes() for p in plane.home.rglob("*") if p.is_file()]
     held += [Path(f"/proc/{seen[who]}/cmdline").read_bytes() for who in ("envoy",)]
     held.append(Path(f"/proc/{seen['supervisor']['pid']}/cmdline").read_bytes())
-    held.append(envoy.ask(seen["admin"], "GET", "/config_dump"))
+    held.append(admin.ask(seen["admin"], "GET", "/config_dump"))
 
     for secret in (*SECRETS.values(), "wrong" * 8):
         assert not any(secret.encode() in text for text in held)
@@ -501,7 +501,7 @@ def test_the_access_log_is_kept_in_pieces_and_names_no_user(open_to_all: Plane):
             if n == 20:
                 log.replace(older)
             if n == 40:
-                envoy.ask(open_to_all.status()["admin"], "POST", "/reopen_logs")
+                admin.ask(open_to_all.status()["admin"], "POST", "/reopen_logs")
             headers = {"x-request-id": f"line-{n}", "x-user-id": "somebody"}
             assert client.post(INFER, headers=headers).status_code == 200
 

@@ -7,9 +7,10 @@ and the plane's sequence keep 9 with two controllers; 12 is that a fold and a ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,18 +19,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from penstock.ledger import Stage
 from penstock.release import Fallback, Market, Measure, Rollout, Trigger
 from penstock.rollout.judgement import Effect
-from penstock.rollout.plan import ENDED, Plan, plan_of
+from penstock.rollout.plan import ENDED
 from penstock.rollout.state import Ask
 from penstock.rollout.tables import Slots
 from penstock.verdict import Outcome
 from tests.rollout.machine import World, judged
+from tests.rollout.machine_controller import tick as controlled
 from tests.rollout.machine_laws import LAWS
 from tests.rollout.machine_loop import tick
+
+ENDINGS = ("critical", "give up", "server", "kill", "archive", "replan")
+"""What ends most releases early; of these a run has two at most, so that others come far."""
 
 WHO = ("one", "two")
 CLICKS = Measure(name="clicks", source="right", margin=0.01, deviation=0.5)
 
-seconds = st.integers(1, 400).map(lambda s: timedelta(seconds=s))
+seconds = st.integers(1, 60).map(lambda s: timedelta(seconds=s))
 percents = st.lists(st.integers(1, 99), min_size=0, max_size=3, unique=True).map(
     lambda p: (*sorted(p), 100)
 )
@@ -59,17 +64,11 @@ def policies(draw: st.DrawFn, *, markets: int) -> Rollout:
     )
 
 
-def plans_of(policy: Rollout, *, first: bool, trigger: Trigger) -> dict[str, Plan]:
-    """Return the plan of each market."""
-    return {
-        m: plan_of(policy, market=m, first=first, trigger=trigger) for m in policy.market_names()
-    }
-
-
 class Releases(RuleBasedStateMachine):
     """One or two markets, two controllers, everything that may happen to them."""
 
     markets = 1
+    loop = staticmethod(tick)
     world: World
 
     @initialize(data=st.data(), first=st.sampled_from([False, False, False, True]))
@@ -78,12 +77,13 @@ class Releases(RuleBasedStateMachine):
         policy = data.draw(policies(markets=self.markets))
         trigger = data.draw(st.sampled_from([Trigger.MANUAL, Trigger.DRIFT]))
         slots = Slots(champion=None if first else "a", challenger="b")
-        self.make(plans_of(policy, first=first, trigger=trigger), slots)
+        self.allowed = data.draw(st.sets(st.sampled_from(ENDINGS), max_size=2))
+        self.make(policy, slots, trigger)
         self.running: dict[str, tuple[str, Iterator[None]]] = {}
 
-    def make(self, plans: dict[str, Plan], slots: Slots) -> None:
+    def make(self, policy: Rollout, slots: Slots, trigger: Trigger) -> None:
         """Build the world; with another ledger in a subclass."""
-        self.world = World(plans, slots)
+        self.world = World(policy, slots, trigger)
 
     def market(self, n: int) -> str:
         """Return a market by any number."""
@@ -95,7 +95,7 @@ class Releases(RuleBasedStateMachine):
         12. Nothing that it does moves another market.
         """
         where, running = self.running.pop(who, (market, None))
-        running = running or tick(self.world, where, who)
+        running = running or self.loop(self.world, where, who)
         others = {m: self.seen_of(m) for m in self.world.plans if m != where}
         going = next(running, ...) is None
         if going:
@@ -107,10 +107,12 @@ class Releases(RuleBasedStateMachine):
         """Return all that a market's users and release can notice."""
         return self.world.state(market), self.world.plane.written(market)
 
-    @rule(who=st.sampled_from(WHO), n=st.integers(0, 1))
-    def one_effect(self, who: str, n: int) -> None:
-        """A controller comes to its next effect."""
-        self.advance(who, self.market(n))
+    @rule(who=st.sampled_from(WHO), n=st.integers(0, 1), points=st.integers(1, 20))
+    def some_effects(self, who: str, n: int, points: int) -> None:
+        """A controller comes some points further in its tick."""
+        for _ in range(points):
+            if not self.advance(who, self.market(n)):
+                return
 
     @rule(who=st.sampled_from(WHO), n=st.integers(0, 1))
     def whole_tick(self, who: str, n: int) -> None:
@@ -121,16 +123,30 @@ class Releases(RuleBasedStateMachine):
     @rule(who=st.sampled_from(WHO))
     def crash(self, who: str) -> None:
         """A controller dies where it is, and remembers nothing."""
-        self.running.pop(who, None)
+        self.end(who)
+
+    def end(self, who: str) -> None:
+        """End a controller's process, if it is within a tick."""
+        _, running = self.running.pop(who, (None, None))
+        if running is not None:
+            cast("Generator[None]", running).close()
+
+    @rule(n=st.integers(0, 1), who=st.sampled_from(WHO), steps=st.integers(1, 6))
+    def climb(self, n: int, who: str, steps: int) -> None:
+        """All is well for some steps, and a controller looks at it."""
+        market, world = self.market(n), self.world
+        for _ in range(steps):
+            state, plan = world.state(market), world.plans[market]
+            world.elapsed += max(plan.steps[state.step or 0].soak, plan.cool_down)
+            world.tell(market, judged(Outcome.PASS, effect=Effect.BETTER))
+            if state.awaited is not None:
+                world.answer(market, granted=True)
+            self.whole_tick(who, n)
 
     @rule(n=st.integers(0, 1), who=st.sampled_from(WHO))
-    def good_step(self, n: int, who: str) -> None:
-        """All is well for a whole step, and the controllers look at it."""
-        market = self.market(n)
-        state, plan = self.world.state(market), self.world.plans[market]
-        step = plan.steps[state.step or 0]
-        self.world.elapsed += max(step.soak, plan.cool_down)
-        self.world.tell(market, judged(Outcome.PASS, effect=Effect.BETTER))
+    def strike(self, n: int, who: str) -> None:
+        """Harm is seen, and a controller looks at it."""
+        self.world.tell(self.market(n), judged(Outcome.FAIL, effect=Effect.WORSE))
         self.whole_tick(who, n)
 
     @rule(n=st.integers(0, 1), outcome=st.sampled_from(Outcome), no_value=st.booleans())
@@ -139,6 +155,7 @@ class Releases(RuleBasedStateMachine):
         useless = no_value and outcome is Outcome.PASS
         self.world.tell(self.market(n), judged(outcome, no_value=useless))
 
+    @precondition(lambda self: "critical" in self.allowed)
     @rule(n=st.integers(0, 1), outcome=st.sampled_from(Outcome))
     def critical(self, n: int, outcome: Outcome) -> None:
         """Something breaks that must not wait."""
@@ -166,12 +183,22 @@ class Releases(RuleBasedStateMachine):
         """A controller's clock is set."""
         self.world.offsets[who] = timedelta(seconds=jump)
 
-    @rule(n=st.integers(0, 1), ask=st.sampled_from(Ask))
+    @rule(n=st.integers(0, 1), ask=st.sampled_from([Ask.PAUSE, Ask.RESUME, Ask.PROMOTE]))
     def operator(self, n: int, ask: Ask) -> None:
         """A person asks for something."""
         self.world.ask(self.market(n), ask)
 
-    @rule(n=st.integers(0, 1), granted=st.booleans(), days=st.sampled_from([14, 14, 0]))
+    @precondition(lambda self: "give up" in self.allowed)
+    @rule(n=st.integers(0, 1), ask=st.sampled_from([Ask.ABORT, Ask.ROLL_BACK]))
+    def give_up(self, n: int, ask: Ask) -> None:
+        """A person ends the release."""
+        self.world.ask(self.market(n), ask)
+
+    @rule(
+        n=st.integers(0, 1),
+        granted=st.sampled_from([True, True, False]),
+        days=st.sampled_from([14, 14, 0]),
+    )
     def approver(self, n: int, granted: bool, days: int) -> None:
         """A person answers, of what is asked now."""
         if self.world.state(self.market(n)).awaited is not None:
@@ -196,16 +223,27 @@ class Releases(RuleBasedStateMachine):
         self.surroundings(True, True, "", ())
         self.world.offsets.clear()
 
-    @precondition(lambda self: self.world.elapsed > timedelta(minutes=5))
+    @precondition(lambda self: "server" in self.allowed)
     @rule(refused=st.sampled_from(["", "crash loop"]))
     def server(self, refused: str) -> None:
         """The challenger's server gives up, or is mended."""
         self.world.refused = refused
 
+    @precondition(lambda self: "kill" in self.allowed)
     @rule(thrown=st.sampled_from(["", "", "bad answers"]))
     def kill_switch(self, thrown: str) -> None:
         """A person throws the kill switch, or clears it."""
         self.world.plane.thrown = thrown
+
+    @precondition(lambda self: "replan" in self.allowed)
+    @rule(soak=soaks, percents=st.none() | percents)
+    def another_policy(self, soak: timedelta, percents: tuple[int, ...] | None) -> None:
+        """Somebody changes the policy of a release under way."""
+        policy = replace(self.world.policy, soak=soak)
+        if percents is not None:
+            policy = replace(policy, canary_percents=percents)
+        self.world.policy = policy
+        self.world.plans = self.world.planned()
 
     @rule(n=st.integers(0, 1))
     def watchdog(self, n: int) -> None:
@@ -213,7 +251,7 @@ class Releases(RuleBasedStateMachine):
         if self.world.state(self.market(n)).phase not in ENDED:
             self.world.displace(self.market(n))
 
-    @precondition(lambda self: self.world.elapsed > timedelta(minutes=10))
+    @precondition(lambda self: "archive" in self.allowed)
     @rule()
     def archive(self) -> None:
         """A person archives the version."""
@@ -231,10 +269,11 @@ class Releases(RuleBasedStateMachine):
         """From wherever it is, one controller brings every release on without an error."""
         if not hasattr(self, "running"):
             return
-        self.running.clear()
+        for who in WHO:
+            self.end(who)
         for market in self.world.plans:
             for _ in range(6):
-                for _ in tick(self.world, market, "last"):
+                for _ in self.loop(self.world, market, "last"):
                     pass
             assert self.world.state(market).pending is None or not self.settled(market)
         self.laws_hold()
@@ -251,9 +290,16 @@ class Markets(Releases):
     markets = 2
 
 
+class Controlled(Releases):
+    """The controller itself in the place of the small loop."""
+
+    loop = staticmethod(controlled)
+
+
 TestReleases = Releases.TestCase
 TestMarkets = Markets.TestCase
-for case in (TestReleases, TestMarkets):
+TestControlled = Controlled.TestCase
+for case in (TestReleases, TestMarkets, TestControlled):
     case.settings = settings(
         max_examples=40,
         stateful_step_count=40,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 
 from penstock.ledger import Ledger, LedgerError
 from penstock.ledger.actors import ROLES
-from penstock.rollout import envoy, kill, killserver, switch
+from penstock.rollout import kill, killserver, switch
 from penstock.rollout.kill import NotAllowed, fallback_of
 from penstock.rollout.plane import Plane, PlaneError
 from penstock.rollout.supervisor import COMMAND_VARIABLE
@@ -74,10 +73,7 @@ def plane(shared: Plane) -> Iterator[Plane]:
 
 def in_force(plane: Plane) -> str | None:
     """Return where Envoy itself says that the switch leads."""
-    admin = (plane.home / "serving" / "admin-address").read_text()
-    said = json.loads(envoy.ask(admin, "GET", "/runtime"))["entries"]
-    on = [k.rpartition(".")[2] for k, v in said.items() if k.startswith("penstock.kill.")]
-    return on[0] if on else None
+    return plane.switch_in_force()
 
 
 def slots_of(plane: Plane, users: int = 60) -> set[str]:
@@ -225,7 +221,7 @@ def test_what_is_not_in_the_ledger_is_not_cleared(plane: Plane, tmp_path: Path):
 def test_a_link_that_is_turned_by_hand_is_enough(plane: Plane, ledger: Ledger):
     """Two shell commands throw it; the ledger then says that it was the files' owner."""
     folder = plane.home / "serving" / "runtime"
-    subprocess.run("ln -s to-a now && mv -T now current", shell=True, cwd=folder, check=True)  # noqa: S602
+    subprocess.run("ln -s to-a now && mv -T now current", shell=True, cwd=folder, check=True)
     wait_for(lambda: in_force(plane) == "a", 5)
 
     assert slots_of(plane) == {"a"}
@@ -286,6 +282,30 @@ def test_it_needs_neither_supervisor_nor_ledger_and_outlives_a_restart(
     table(again, 64)
     wait_for(lambda: again.probe("a", INFER, b"{}")[0] == 200, 5)
     assert slots_of(again) == {"a"}
+    again.down()
+
+
+def test_where_the_policy_says_rules_their_server_stands_ready(tmp_path: Path, ledger: Ledger):
+    """Of credit the switch leads to the rules, in a slot that came up with the first version."""
+    plane = Plane.up(tmp_path, model="credit", port=free_port())
+    kill.remember(tmp_path, ledger)
+    plane.set_slot("a", package=tmp_path, digest="sha256:1", version="1")
+    for slot, version in (("a", "1"), ("rules", "rules")):
+        plane.wait_ready(slot, version=version, timeout_s=20)
+        wait_for(lambda s=slot: plane.probe(s, INFER, b"{}")[0] == 200, 5)  # type: ignore[misc]
+    table(plane, 0, fallback="rules")
+    assert slots_of(plane) == {"a"}
+
+    made = kill.throw(tmp_path, person("compliance"), reason="unfair", now=NOW)
+    wait_for(lambda: in_force(plane) == "rules", 5)
+
+    assert slots_of(plane) == {"rules"}
+    assert (made.to, made.killed) == ("rules", ("1",))
+    plane.down()
+    again = Plane.up(tmp_path, model="credit", port=free_port())
+    again.wait_ready("rules", version="rules", timeout_s=20)
+    wait_for(lambda: again.probe("rules", INFER, b"{}")[0] == 200, 5)
+    assert slots_of(again) == {"rules"}
     again.down()
 
 

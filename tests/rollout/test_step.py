@@ -13,9 +13,12 @@ import pytest
 from penstock.bundle import Bundle, BundleError, Recipe, Summary, write, write_json
 from penstock.endpoint import Endpoint
 from penstock.ledger import REGISTERED, Ledger, Stage
+from penstock.release import EVERYWHERE
 from penstock.rollout import step
+from penstock.rollout.opening import Wish, refuse
 from penstock.rollout.plane import Plane
 from penstock.stage import Refused
+from penstock.workload import load
 from tests.bundles import NOW
 from tests.packages import DIGITS, free_port, make_package, predictor
 from tests.people import person
@@ -96,7 +99,7 @@ def test_a_comparison_that_grew_old_releases_nothing(ledger: Ledger, tmp_path: P
     way = ALL_THE_WAY[: ALL_THE_WAY.index(stage) + 1]
     version(ledger, 3, package(tmp_path / "p3", champion=first), *way)
     entries = ledger.entries("digits")
-    step.refuse(entries, 3, package(tmp_path / "same", champion=first))
+    refuse(entries, Wish(version=3, market=EVERYWHERE), load("digits").rollout)
 
     version(ledger, 2, package(tmp_path / "p2", champion=first), *ALL_THE_WAY)
 

@@ -13,13 +13,15 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from penstock.bundle import write_json
-from penstock.rollout import plane as planes
+from penstock.rollout import servers
 from penstock.rollout.desired import whole
+from penstock.rollout.lease import FileLease
 from penstock.rollout.plane import Plane
 from penstock.rollout.record import UNSAID, Record
 from penstock.rollout.rotation import ROTATE_BYTES, piece
@@ -27,7 +29,7 @@ from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.targets import targets
 from penstock.rollout.watching import started_at
 from tests.packages import free_port, running, wait_for
-from tests.rollout.test_plane import INFER, STANDIN, filled, processes
+from tests.rollout.test_plane import INFER, STANDIN, filled, processes, table
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -76,16 +78,16 @@ def test_what_fails_again_and_again_is_said_once(tmp_path: Path):
 def test_a_desired_state_that_lacks_something_is_refused():
     """What every round reads is there, or nothing is taken of it."""
     slot = {"package": "p", "digest": "d", "version": "1", "fault": None}
-    good = {
+    good: dict[str, Any] = {
         "slots": {"a": slot, "b": None},
         "model": "digits",
-        "owner": {"pid": 1, "start": "2"},
-        "champion": None,
         "stop": False,
     }
     assert whole(good) == good
     bad = [{k: v for k, v in good.items() if k != lacking} for lacking in good]
-    bad += [good | {"slots": {"a": {}, "b": None}}, good | {"owner": {}}, good | {"slots": None}]
+    bad += [good | {"slots": {"a": {}, "b": None}}, good | {"slots": None}]
+    bad.append(good | {"slots": {**good["slots"], "rules": {}}})
+    assert whole(good | {"slots": {**good["slots"], "rules": slot}})
     for desired in [*bad, None, [], "text"]:
         with pytest.raises(ValueError, match="Error"):
             whole(desired)
@@ -109,6 +111,7 @@ def test_nothing_around_it_ends_it(tmp_path: Path):
     plane = filled(tmp_path)
     folder, pids = tmp_path / "serving", processes(plane)
     desired = json.loads((folder / "desired.json").read_text())
+    table(plane, 16)
     no_room = (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     before = resource.prlimit(pids[0], resource.RLIMIT_FSIZE, no_room)
     try:
@@ -118,18 +121,19 @@ def test_nothing_around_it_ends_it(tmp_path: Path):
             for torn in ("{}", "[]", '{"slots": {"a": 1}}', "{ torn"):
                 (folder / "desired.json").write_text(torn)
                 time.sleep(0.12)
-        owner = {"pid": pids[0], "start": "another's"}
         slots = desired["slots"] | {"b": None}
-        wish = desired | {"owner": owner, "slots": slots, "champion": "a"}
-        write_json(folder / "desired.json", wish)
+        write_json(folder / "desired.json", desired | {"slots": slots})
+        lease = FileLease(folder)
+        lease.acquire("digits/2/all/1", datetime.now(UTC))
+        lease.abandon("digits/2/all/1")
         wait_for(lambda: not running(pids[3]), 5)
         assert plane.status()["at"] == begun
         assert [running(pid) for pid in pids[:3]] == [True] * 3
         resource.prlimit(pids[0], resource.RLIMIT_FSIZE, before)
         wait_for(lambda: plane.status()["at"] > begun, 5)
         wait_for(lambda: plane.status()["slots"]["b"]["state"] == "stopped", 5)
-        wait_for(lambda: plane.observe().sequence > 0, 5)
-        assert plane.written().sequence == 1
+        wait_for(lambda: plane.observe().buckets == 0, 5)
+        assert plane.written().sequence == 2
         (folder / "access.json").write_text('{"tokens": null}')
         wait_for(lambda: "tokens" in plane.status()["access_error"], 5)
         (folder / "access.json").unlink()
@@ -219,7 +223,7 @@ def test_a_stopped_supervisor_is_continued_to_end(tmp_path: Path):
 
 def test_a_supervisor_that_does_not_heed_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """After its time it is ended by its number and start time; a process of that number is not."""
-    monkeypatch.setattr(planes, "DOWN_S", 0.1)
+    monkeypatch.setattr(servers, "DOWN_S", 0.1)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
     command = [sys.executable, "-c", f"{deaf}; time.sleep(60)"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

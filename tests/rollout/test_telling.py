@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from penstock.rollout import asks, telling
+from penstock.rollout.drill import DRILL
 from penstock.rollout.folding import fold
 from penstock.rollout.history import explain, history
-from penstock.rollout.past import DRILL, KILL, PAGED, past_of
+from penstock.rollout.kill import KILL
+from penstock.rollout.past import PAGED, past_of
 from penstock.rollout.plan import plan_of
 from penstock.rollout.state import INTENT, Act
 from tests.rollout.tales import RELEASE, Tale, a_policy, looks_of, rolled_back
@@ -282,8 +284,8 @@ def test_evidence_that_is_an_error_calls_people_before_it_is_too_late(tmp_path: 
     live = {**looks_of(tale, "canary 10 %", 9.375, count=1)[0], "outcome": "error"}
     live["evidence_at"] = None
 
-    assert _page(tale, live) is None
-    late = _page(tale, live, after=timedelta(minutes=40))
+    assert _page(tale, live, after=timedelta(minutes=50)) is None
+    late = _page(tale, live, after=timedelta(minutes=70))
     assert late["cause"] == "evidence"
     assert late["command"] == "penstock logs b"
 

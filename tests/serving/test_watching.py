@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.rollout import envoy
+from penstock.rollout import admin
 from penstock.rollout.plane import Plane
 from penstock.rollout.targets import EDGE_JOB, FILE, SLOTS_JOB
 from tests.packages import free_port
@@ -55,7 +55,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What a real edge exports: the names of its metrics, and of each the labels' values."""
     plane = Plane.up(tmp_path_factory.mktemp("edge"), model="digits", port=free_port())
     try:
-        text = envoy.ask(plane.status()["admin"], "GET", "/stats/prometheus").decode()
+        text = admin.ask(plane.status()["admin"], "GET", "/stats/prometheus").decode()
     finally:
         plane.down()
     found: dict[str, set[str]] = {}

@@ -10,7 +10,7 @@ from typing import Any, cast
 from penstock.release import EVERYWHERE
 from penstock.rollout.adapters.server import Object
 from penstock.rollout.ports import Stale, TableError
-from penstock.rollout.table import TrafficTable
+from penstock.rollout.table import BUCKETS, TrafficTable
 
 TABLES = "penstock.io/tables"
 """Annotation with the tables of all markets; its sequences are the fence."""
@@ -111,10 +111,17 @@ def in_order(tables: Mapping[str, TrafficTable]) -> list[TrafficTable]:
     return sorted(tables.values(), key=lambda table: (table.market == EVERYWHERE, table.market))
 
 
-def restored(tables: Mapping[str, TrafficTable], table: TrafficTable) -> bool:
-    """Return whether a table says what the market's has said, under a new sequence."""
-    held = tables.get(table.market)
-    return held is not None and replace(held, sequence=table.sequence) == table
+def exposes_nobody(held: TrafficTable, table: TrafficTable) -> bool:
+    """Return whether a table sends no user to a slot that the one before did not send them to.
+
+    The champion of before may have anybody back, and a table without a challenger anybody.
+    """
+    if table.buckets == 0:
+        return True
+    return all(
+        table.slot_for(bucket) in (held.slot_for(bucket), held.champion)
+        for bucket in range(BUCKETS)
+    )
 
 
 def different(wanted: Any, found: Any, at: str) -> Iterator[str]:

@@ -15,15 +15,15 @@ from penstock.rollout.adapters.annotated import (
     Tables,
     annotation,
     different,
+    exposes_nobody,
     fence,
     newest,
     overtaken,
-    restored,
     table_of,
     tables_of,
 )
-from penstock.rollout.adapters.server import Held, Moved, Object, Ref, Server
-from penstock.rollout.ports import TableError
+from penstock.rollout.adapters.server import Held, Moved, Object, Ref, Server, Unanswered
+from penstock.rollout.ports import Stale, TableError
 from penstock.rollout.table import TrafficTable
 
 TRIES = 5
@@ -33,14 +33,17 @@ POLL_S = 0.2
 SHOWN = 3
 """Differences that a sentence names."""
 
+WRITTEN = " (written by "
+"""Between what is different and who did it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One object, as tables make it."""
+    """One object that tables are said with."""
 
     ref: Ref
-    spec: Object
-    """What of its ``spec`` is ours."""
+    render: Callable[[Mapping[str, TrafficTable]], Object]
+    """What of its ``spec`` is ours; raises TableError where it cannot say the tables."""
 
     theirs: tuple[str, ...] = ()
     """Names within ``spec`` that belong to people: never written, never compared."""
@@ -49,11 +52,24 @@ class Part:
     """Whether a person's switch holds the object as it is."""
 
     def wrong(self, found: Object) -> list[str]:
-        """Return what of the object is otherwise than the tables say."""
+        """Return what of the object is otherwise than the tables that it keeps say.
+
+        Raises:
+            TableError: It keeps none.
+        """
         if self.pinned(found):
             return []
         spec = {k: v for k, v in found.get("spec", {}).items() if k not in self.theirs}
-        return list(different(self.spec, spec, f"{self.ref} spec"))
+        return list(different(self.render(tables_of(found)), spec, f"{self.ref} spec"))
+
+    def differs(self, found: Object, table: TrafficTable) -> bool:
+        """Return whether a table makes the object another one than the tables that it keeps."""
+        kept = tables_of(found)
+        return self.render({**kept, table.market: table}) != self.render(kept)
+
+
+class Foreign(TableError):
+    """Somebody changed what is ours; the text says what and who. It is to be restored."""
 
 
 class Dialect(Protocol):
@@ -65,15 +81,8 @@ class Dialect(Protocol):
     reads: tuple[Ref, ...]
     """Objects that are only looked at."""
 
-    edges: tuple[str, ...]
-
-    def parts(self, tables: Mapping[str, TrafficTable]) -> Sequence[Part]:
-        """Return the objects of tables, the main one among them.
-
-        Raises:
-            TableError: It cannot say them.
-        """
-        ...
+    parts: tuple[Part, ...]
+    """The objects that are written, the main one among them."""
 
     def settled(self, objects: Mapping[Ref, Object]) -> str:
         """Return why the objects as they are do not count as in force; empty where they do."""
@@ -121,51 +130,74 @@ class ClusterPlane:
         return self._dialect
 
     def written(self, market: str) -> TrafficTable:
-        """Return the table that was written last; it may not be in force yet."""
-        return table_of(tables_of(self._server.get(self._dialect.main)), market)
+        """Return the table that was written last, be it to one object of several.
+
+        It may not be in force yet. Its sequence is what the next one must be above.
+        """
+        tables: Tables = {}
+        for part in self._dialect.parts:
+            tables = newest(tables, tables_of(self._server.get(part.ref)))
+        return table_of(tables, market)
 
     def observe(self, market: str) -> TrafficTable:
         """Return the table in force: kept, rendered, accepted, by the objects' own word.
 
+        What another market's branch has begun and not finished is its own affair.
+
         Raises:
-            TableError: Somebody changed an object, or it is not in force (yet).
+            Foreign: Somebody changed an object.
+            TableError: The table is not in force (yet), or nobody says.
         """
-        main = self._server.get(self._dialect.main)
-        tables = tables_of(main)
-        parts = self._dialect.parts(tables)
-        found = {part.ref: self._server.get(part.ref) for part in parts}
-        found |= {ref: self._server.get(ref) for ref in self._dialect.reads}
-        if said := foreign(parts, found):
-            raise TableError(said)
-        if said := self._dialect.settled(found):
+        refs = [*(part.ref for part in self._dialect.parts), *self._dialect.reads]
+        found = {ref: self._server.get(ref) for ref in refs}
+        tables = tables_of(found[self._dialect.main])
+        if said := foreign(self._dialect.parts, found):
+            raise Foreign(said)
+        if said := self._unfinished(tables, found, market) or self._dialect.settled(found):
             raise TableError(said)
         return table_of(tables, market)
+
+    def _unfinished(self, tables: Tables, found: Mapping[Ref, Object], market: str) -> str:
+        """Return which object says something else of a market than the main one does."""
+        held = table_of(tables, market)
+        for part in self._dialect.parts:
+            if not part.pinned(found[part.ref]) and part.differs(found[part.ref], held):
+                kept = table_of(tables_of(found[part.ref]), market).sequence
+                return f"{part.ref} is at table {kept} of {market!r}, not at {held.sequence}"
+        return ""
 
     def apply(self, table: TrafficTable) -> None:
         """Write a table; again with the same one changes nothing.
 
         Raises:
-            Stale: A table of its sequence or a higher one was written since.
-            TableError: It is refused, others hold its fields, or nobody answers.
+            Stale: A table of its sequence or a higher one was written since, or somebody changed
+                what would be written over.
+            TableError: It is refused, or nobody answers.
         """
-        moved: Moved | None = None
+        unanswered = 0
         for _ in range(TRIES):
             try:
                 return self._write(table)
-            except Moved as e:  # another market's branch, or somebody newer: the fence will tell
-                moved = e
-        raise TableError(f"{self._dialect.main} is written to all the time: {moved}") from moved
+            except Moved:  # another market's branch, or somebody newer: the fence will tell
+                continue
+            except Unanswered:  # read again once: what was written and not answered is no failure
+                unanswered += 1
+                if unanswered > 1:
+                    raise
+        raise TableError(f"{self._dialect.main} is written to all the time; try again.")
 
     def _write(self, table: TrafficTable) -> None:
         main = self._server.get(self._dialect.main)
         held = tables_of(main)
         fence(held, table)
         wanted = {**held, table.market: table}
-        # A switch that a person threw is never in the way of a way back.
-        may_take = restored(held, table) or table.buckets == 0
-        parts = list(self._dialect.parts(wanted))
+        # What cannot be said is refused before anything is written.
+        for part in self._dialect.parts:
+            part.render(wanted)
         first = self._dialect.before(table_of(held, table.market), table)
-        parts.sort(key=lambda part: (part.ref == self._dialect.main) == first)
+        parts = sorted(self._dialect.parts, key=lambda p: (p.ref == self._dialect.main) == first)
+        # Whatever others changed, what should be is restored and users can always be taken back.
+        may_take = exposes_nobody(table_of(held, table.market), table)
         for part in parts:
             found = main if part.ref == self._dialect.main else self._server.get(part.ref)
             self._put(part, found, wanted, table, may_take=may_take)
@@ -181,22 +213,25 @@ class ClusterPlane:
         if part.ref != self._dialect.main:
             kept = tables_of(found)
             overtaken(kept, table)
-            # Another market's branch may have come here first, with what we have not read.
+            # Most steps change nothing beside the routes: they are one write, whole or not at all.
+            if not part.differs(found, table) and not part.wrong(found):
+                return
+            # Another market's branch may have come here first, with what the main one lacks yet.
             wanted = newest(wanted, kept)
-            part = next(p for p in self._dialect.parts(wanted) if p.ref == part.ref)
         if tables_of(found) == wanted and not part.wrong(found):
             return
-        manifest = {"metadata": {"annotations": annotation(wanted)}, "spec": part.spec}
+        spec = part.render(wanted)
+        manifest = {"metadata": {"annotations": annotation(wanted)}, "spec": spec}
         version = found["metadata"]["resourceVersion"]
         try:
             self._server.apply(part.ref, manifest, version=version)
         except Held as e:
             if not may_take:
-                raise TableError(
+                raise Stale(
                     f"{e} Somebody changed what Penstock applies; the table in force is restored "
                     "first, and only then does the release go on."
                 ) from e
-            freed = self._server.disown(part.ref, found, tuple(part.spec))
+            freed = self._server.disown(part.ref, found, tuple(spec))
             version = freed["metadata"]["resourceVersion"]
             self._server.apply(part.ref, manifest, version=version)
 
@@ -244,7 +279,7 @@ class ClusterPlane:
         Raises:
             TableError: It cannot be read.
         """
-        parts = self._dialect.parts(tables_of(self._server.get(self._dialect.main)))
+        parts = self._dialect.parts
         return foreign(parts, {part.ref: self._server.get(part.ref) for part in parts})
 
 
@@ -254,7 +289,7 @@ def foreign(parts: Sequence[Part], found: Mapping[Ref, Object]) -> str:
         wrong = part.wrong(found[part.ref])
         if wrong:
             more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-            return f"{'; '.join(wrong[:SHOWN])}{more} (written by {last_writer(found[part.ref])})"
+            return f"{'; '.join(wrong[:SHOWN])}{more}{WRITTEN}{last_writer(found[part.ref])})"
     return ""
 
 

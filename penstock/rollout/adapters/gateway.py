@@ -17,7 +17,7 @@ any number of headers: no table can route around it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from penstock.rollout.adapters import assigner, edges
@@ -65,7 +65,7 @@ class Gateway:
             istio: The gateway is Istio's, so that the assigner is an EnvoyFilter kept here. With
                 another implementation whoever runs it sets ``x-rollout-bucket``.
         """
-        self._place, self._istio = place, istio
+        self._place = place
         self.main = place.ref(GROUP, "v1", "HTTPRoute", place.name)
         self.kill = place.ref(GROUP, "v1", "HTTPRoute", f"{place.name}-kill")
         self.assigner = place.ref(
@@ -80,25 +80,13 @@ class Gateway:
             namespace=place.gateway_namespace,
         )
         self.reads = (self.gateway,)
-        self.edges = place.edges
+        kill = Part(ref=self.kill, render=self._killing, theirs=(SWITCH,), pinned=thrown)
+        assigning = Part(ref=self.assigner, render=self._assigning)
+        route = Part(ref=self.main, render=lambda tables: route_spec(tables, place))
+        self.parts = (kill, assigning, route) if istio else (kill, route)
 
-    def parts(self, tables: Mapping[str, TrafficTable]) -> Sequence[Part]:
-        """Return the kill route, the assigner where it is ours, and the route.
-
-        Raises:
-            TableError: They need more rules or matches than a route may have.
-        """
-        place = self._place
-        kill = Part(
-            ref=self.kill,
-            spec={"hostnames": [place.host], "rules": kill_rules(tables, place)},
-            theirs=(SWITCH,),
-            pinned=thrown,
-        )
-        route = Part(ref=self.main, spec=route_spec(tables, place))
-        if not self._istio:
-            return (kill, route)
-        return (kill, Part(ref=self.assigner, spec=self._assigning(tables)), route)
+    def _killing(self, tables: Mapping[str, TrafficTable]) -> Object:
+        return {"hostnames": [self._place.host], "rules": kill_rules(tables, self._place)}
 
     def _assigning(self, tables: Mapping[str, TrafficTable]) -> Object:
         gateway = {"group": GROUP, "kind": "Gateway", "name": self._place.gateway}
@@ -107,7 +95,7 @@ class Gateway:
 
     def manifests(self, tables: Tables) -> list[Object]:
         """Return what a person creates once, with the first tables."""
-        return [rendered(p.ref, p.spec, annotation(tables)) for p in self.parts(tables)]
+        return [rendered(p.ref, p.render(tables), annotation(tables)) for p in self.parts]
 
     def settled(self, objects: Mapping[Ref, Object]) -> str:
         """Return what the gateway has not said yes to; empty where it has to all."""

@@ -60,28 +60,25 @@ class Istio:
         self.kill = self._virtual(f"{place.name}-kill")
         self.assigner = place.ref(GROUP, "v1alpha3", "EnvoyFilter", f"{place.name}-assigner")
         self.reads = (self.root,)
-        self.edges = place.edges
+        self.parts = (
+            Part(ref=self.kill, render=lambda tables: {"http": kill_rules(tables, place)}),
+            Part(ref=self.assigner, render=self._assigning),
+            Part(ref=self.main, render=lambda tables: {"http": rules_of(tables, place)}),
+        )
 
     def _virtual(self, name: str) -> Ref:
         return self._place.ref(GROUP, "v1", "VirtualService", name)
 
-    def parts(self, tables: Mapping[str, TrafficTable]) -> Sequence[Part]:
-        """Return the kill rules, the assigner and the tables."""
+    def _assigning(self, tables: Mapping[str, TrafficTable]) -> Object:
         source = assigner.script(tables, host=self._place.host)
-        assigning = {
+        return {
             "workloadSelector": {"labels": self._labels},
             "configPatches": assigner.patches(source),
         }
-        http = [rule for table in in_order(tables) for rule in market_rules(table, self._place)]
-        return (
-            Part(ref=self.kill, spec={"http": kill_rules(tables, self._place)}),
-            Part(ref=self.assigner, spec=assigning),
-            Part(ref=self.main, spec={"http": http}),
-        )
 
     def manifests(self, tables: Tables) -> list[Object]:
         """Return what a person creates once, with the first tables; the root comes last."""
-        made = [rendered(p.ref, p.spec, annotation(tables)) for p in self.parts(tables)]
+        made = [rendered(p.ref, p.render(tables), annotation(tables)) for p in self.parts]
         made += [self._destination(slot) for slot in (*SLOTS, RULES)]
         root = {
             "hosts": [self._place.host],
@@ -171,6 +168,11 @@ def delegates(root: Object) -> list[str]:
 def host_of(place: Place, slot: str) -> str:
     """Return a slot's Service in full: a short name would mean the rule's own namespace."""
     return f"{place.service(slot)}.{place.namespace}.svc.cluster.local"
+
+
+def rules_of(tables: Mapping[str, TrafficTable], place: Place) -> list[Rule]:
+    """Return the rules of all markets, that of everybody last."""
+    return [rule for table in in_order(tables) for rule in market_rules(table, place)]
 
 
 def market_rules(table: TrafficTable, place: Place) -> list[Rule]:

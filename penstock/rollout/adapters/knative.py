@@ -10,7 +10,7 @@ in Standard mode. What is left, a switch of everybody and back, is said faithful
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -53,26 +53,21 @@ class Knative:
         """Take the place, whose name is the Service's, and the revisions of the slots."""
         self._place, self._revisions = place, revisions
         self.main = place.ref("serving.knative.dev", "v1", "Service", place.name)
-        self.reads = ()
-        self.edges = place.edges
-
-    def parts(self, tables: Mapping[str, TrafficTable]) -> Sequence[Part]:
-        """Return the Service's traffic.
-
-        Raises:
-            TableError: A share of users, a copy or a market is asked for.
-        """
-        refuse(tables)
-        traffic = self._traffic(tables[EVERYWHERE].slot_for(0))
-        return (
+        self.reads: tuple[Ref, ...] = ()
+        self.parts = (
             Part(
                 ref=self.main,
-                spec={"traffic": traffic},
+                render=self._routed,
                 # What the revisions are made of is whoever's who makes them.
                 theirs=("template",),
                 pinned=lambda found: bool(pinned(found)),
             ),
         )
+
+    def _routed(self, tables: Mapping[str, TrafficTable]) -> Object:
+        """Return the Service's traffic; a share of users, a copy or a market is refused."""
+        refuse(tables)
+        return {"traffic": self._traffic(tables[EVERYWHERE].slot_for(0))}
 
     def _traffic(self, slot: str) -> list[Object]:
         """Both revisions are named, the other one without traffic: a tag keeps it reachable."""
@@ -88,7 +83,7 @@ class Knative:
 
     def manifests(self, tables: Tables) -> list[Object]:
         """Return what is applied to a Service that is there."""
-        return [rendered(p.ref, p.spec, annotation(tables)) for p in self.parts(tables)]
+        return [rendered(p.ref, p.render(tables), annotation(tables)) for p in self.parts]
 
     def settled(self, objects: Mapping[Ref, Object]) -> str:
         """Return what Knative has not said yes to; empty where its route is what was asked."""

@@ -17,7 +17,7 @@ import urllib3
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import load_incluster_config, load_kube_config
 from kubernetes.config.config_exception import ConfigException
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as LateError
 
 from penstock.rollout.ports import TableError
@@ -138,7 +138,7 @@ class Session:
                 yield answer
             finally:
                 answer.close()
-        except LateError as e:
-            raise TimeoutError(f"{self._host} did not answer within {timeout_s:g} s") from e
         except HTTPError as e:
+            if isinstance(e, LateError) and not isinstance(e, NewConnectionError):
+                raise TimeoutError(f"{self._host} did not answer within {timeout_s:g} s") from e
             raise ConnectionError(f"{self._host} is not reached: {e}") from e

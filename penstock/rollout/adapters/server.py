@@ -39,6 +39,10 @@ class Held(TableError):
     """Another manager holds fields that would have been changed."""
 
 
+class Unanswered(TableError):
+    """Nobody answered: what was asked may have been done or not."""
+
+
 class Expired(TableError):
     """A watch asks for what the server remembers no more."""
 
@@ -203,7 +207,7 @@ class Server:
                 method, ref.path, query=query, body=body, kind=kind, timeout_s=self._timeout_s
             )
         except OSError as e:
-            raise TableError(f"{ref} is not known: {e}; ask again.") from e
+            raise Unanswered(f"{ref} is not known: {e}; ask again.") from e
         said = _read(text)
         if status >= 400:
             raise _refusal(ref, method, status, said)

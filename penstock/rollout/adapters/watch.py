@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from penstock.rollout.adapters.cluster import ClusterPlane
+from penstock.rollout.adapters.cluster import WRITTEN, ClusterPlane
 from penstock.rollout.adapters.server import WATCH_S, Expired, Missing, Object, Ref, Server
 from penstock.rollout.ports import TableError
 
@@ -61,9 +61,10 @@ def foreign_changes(
     last = ""
     for found in changes(server, plane.dialect.main, stop=stop, seconds=seconds):
         said = f"{plane.dialect.main} is gone" if found is None else _foreign(plane)
-        if said and said != last:
+        what = said.partition(WRITTEN)[0]
+        if said and what != last:
             yield said
-        last = said
+        last = what
 
 
 def _foreign(plane: ClusterPlane) -> str:

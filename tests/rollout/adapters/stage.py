@@ -8,6 +8,7 @@ that a request reaches. What is here stands in for a cluster; nothing here was r
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -133,8 +134,13 @@ class Programming:
             edge.objects[path] = found
         self.fake.say(path, _status(found))
 
+    def settle(self) -> None:
+        """Wait until everything that was changed is programmed."""
+        for timer in self._timers:
+            timer.join()
+
     def end(self) -> None:
-        """Wait for what is under way."""
+        """Program nothing more."""
         for timer in self._timers:
             timer.cancel()
             timer.join()
@@ -194,7 +200,7 @@ class Edge:
 
     def route(self, asked: Asked) -> Answer | None:
         """Return where a request of a user goes."""
-        held = {p: o for p, o in self.objects.items()}
+        held = dict(self.objects)
         asked = self._assigned(asked, held)
         routes = [o for o in held.values() if o["kind"] == "HTTPRoute"]
         if routes:
@@ -271,7 +277,8 @@ class Stage:
     def controller(self, *, timeout_s: float = 5.0) -> ClusterPlane:
         """Return one more controller over the same objects."""
         server = Server(Session.at(self.fake.url, token=TOKEN), timeout_s=timeout_s)
-        return ClusterPlane(server, self.dialect)
+        # Waiting is real, only shorter: what is polled here answers at once.
+        return ClusterPlane(server, self.dialect, sleep=lambda seconds: time.sleep(seconds / 20))
 
     def put(self, wanted: TrafficTable) -> None:
         """Put a table in force."""
@@ -294,3 +301,13 @@ def stage(kind: str = "gateway", *, edges: int = 1, delay_s: float = 0.0) -> Ite
             stack.callback(edge.end)
         stack.callback(made.programming.end)
         yield made
+
+
+def wait(true: Any, timeout_s: float = 10.0) -> None:
+    """Wait until something is so."""
+    tick = threading.Event()
+    for _ in range(int(timeout_s / 0.01)):
+        if true():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it never was so")

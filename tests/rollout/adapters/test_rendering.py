@@ -94,7 +94,7 @@ def test_what_is_rendered_is_what_the_tables_say(
     """Slot, arm, market and copies of any request, with and without the kill switch."""
     if kind == "gateway" and matches(tables) > 128:
         with pytest.raises(TableError, match="Istio adapter"):
-            GATEWAY.parts(tables)
+            GATEWAY.manifests(tables)
         return
     asked = asked_by(bucket, market, path, method)
 
@@ -143,13 +143,13 @@ def test_one_market_fits_at_any_share(count: int):
 def test_a_way_back_always_fits_where_the_way_there_did(tables: Tables, market: str):
     """Whatever was rendered, the table that gives a market back to its champion is rendered too."""
     try:
-        GATEWAY.parts(tables)
+        GATEWAY.manifests(tables)
     except TableError:
         return
     held = table_of(tables, market)
     back = replace(held, challenger=None, buckets=0, mirror=None, trickle=None)
 
-    assert GATEWAY.parts({**tables, market: back})
+    assert GATEWAY.manifests({**tables, market: back})
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ REVISIONS = Revisions(a="digits-00001", b="digits-00002")
 def test_knative_refuses_what_it_would_say_wrongly(tables: Tables, why: str):
     """With the reason and the adapter that can."""
     with pytest.raises(TableError, match=rf"{why}.*Istio adapter"):
-        Knative(PLACE, REVISIONS).parts(tables)
+        Knative(PLACE, REVISIONS).manifests(tables)
 
 
 @pytest.mark.parametrize("count", [0, BUCKETS])

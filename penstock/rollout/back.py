@@ -1,0 +1,260 @@
+"""Back to the version before, after a release was done; and what of its answers stays behind.
+
+Traffic goes back as fast as it can, in one of three ways. *Immediate*: the version before stands by
+on its warm slot. *Rapid*: it does not, and is started again from what was registered. *Delayed*:
+the same, of a workload whose answers become training data, which must be seen to before the next
+training. While a release goes on its controller does it; when all else is dead, the kill switch.
+
+Which state is left behind follows from the policy. Weights leave none. Caches and sessions end with
+the server that is left. Of answers that become training data the window is flagged in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from penstock import registered
+from penstock.ledger import Actor, Entry, Ledger, Stage, stage_of
+from penstock.release import Fallback, Rollout, State
+from penstock.rollout import branches
+from penstock.rollout.plane import Plane
+from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Act
+from penstock.rollout.table import RULES, SLOTS, TrafficTable
+from penstock.rollout.turning import turn
+from penstock.stage import Refused
+from penstock.workload import load
+
+RETURNING, CONTAMINATED = "returning", "contaminated"
+"""Kinds of entries: that users are about to be returned (market, from, to, kind, table, reason);
+and that a version's answers of a time must not be learned from (market, since, until, why)."""
+
+READY_S = 120.0
+
+
+class Kind(StrEnum):
+    """How fast users can go back."""
+
+    IMMEDIATE = "immediate"
+    RAPID = "rapid"
+    DELAYED = "delayed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Back:
+    """What was done."""
+
+    version: int
+    """That users were returned from, and to which."""
+
+    to: int
+    kind: Kind
+    milliseconds: float
+    """From the table's writing until it was in force; a server that had to start is not in it."""
+
+    notes: tuple[str, ...]
+    """What became of state, in sentences; and what is wrong, if anything is."""
+
+
+def kind_of(state: State, *, loaded: bool) -> Kind:
+    """Return how a version's users go back.
+
+    Args:
+        loaded: The version before stands by and answers its golden requests right.
+    """
+    if loaded:
+        return Kind.IMMEDIATE
+    return Kind.DELAYED if state is State.FEEDBACK else Kind.RAPID
+
+
+def back(
+    home: Path,
+    ledger: Ledger,
+    *,
+    workload: str,
+    market: str,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+) -> Back:
+    """Return the users of a market to the version that served them before.
+
+    What is to be done is in the ledger before it is done; when it is cut off, doing it again ends
+    in the same place.
+
+    Raises:
+        Refused: There is none, or no slot for it.
+        LedgerError: The actor may not, or the ledger cannot be written; nothing was done.
+        PlaneError: No servers run, or the table is not in force; the text says which.
+    """
+    policy, entries = load(workload).rollout, ledger.entries(workload)
+    plane = Plane.attach(home)
+    version, to = _versions(entries, market, policy)
+    if thrown := plane.killed():
+        raise Refused(f"the kill switch decides who answers, not a table: {thrown}")
+    slot = plane.slot_of(str(to))
+    loaded = slot is not None and plane.ready(slot) and not plane.verify_slot(slot)
+    kind = kind_of(policy.state, loaded=loaded)
+    if slot is None or not loaded:
+        slot = _started(plane, entries, to, market)
+    held = plane.written(market)
+    table = _table(held, slot, policy)
+    said: dict[str, Any] = {"market": market, "from": version, "to": to, "reason": reason}
+    said |= {"kind": str(kind)}
+
+    def append(what: str, body: dict[str, Any]) -> None:
+        ledger.append(
+            workload=workload, version=version, kind=what, body=body, actor=actor, now=now
+        )
+
+    append(RETURNING, said | {"table": table.to_dict()})
+    turned = turn(plane, table)
+    if plane.observe(market) != table:
+        plane.wait_applied(table, timeout_s=0)
+    notes = [turned.wrong] if turned.wrong else []
+    append(branches.BACK, said | {"milliseconds": turned.milliseconds, "notes": notes})
+    if body := contaminated(entries, version, market, policy, now=now, why=reason):
+        append(CONTAMINATED, body)
+        notes.append(f"answers from {body['since']} to {body['until']} are flagged")
+    notes += _leave(plane, ledger, workload, version, policy, reason, actor, now)
+    return Back(
+        version=version, to=to, kind=kind, milliseconds=turned.milliseconds, notes=tuple(notes)
+    )
+
+
+def _versions(entries: Sequence[Entry], market: str, policy: Rollout) -> tuple[int, int]:
+    """Return who answers a market's users, and who did before.
+
+    Raises:
+        Refused: Nobody does, or did.
+    """
+    if market not in policy.market_names():
+        names = ", ".join(policy.market_names())
+        raise Refused(f"there is no market {market!r}; there are {names}.")
+    order = branches.order_in(entries, market, policy)
+    if len(order) < 2:
+        raise Refused(
+            f"market {market} has no version before to go back to; to stop this one, throw the "
+            "kill switch: penstock kill"
+        )
+    return order[0], order[1]
+
+
+def _started(plane: Plane, entries: Sequence[Entry], version: int, market: str) -> str:
+    """Start a version from what was registered, where no user is; return its slot."""
+    package = registered.package_to_serve(entries, version)
+    slot = plane.slot_of(str(version)) or _free(plane, market)
+    plane.set_slot(slot, package=package.path, digest=package.digest, version=str(version))
+    plane.wait_ready(slot, version=str(version), timeout_s=READY_S)
+    if wrong := plane.verify_slot(slot):
+        raise Refused(f"version {version} was started and is not right: {wrong}")
+    return slot
+
+
+def _free(plane: Plane, market: str) -> str:
+    """Return the slot that answers nobody.
+
+    Raises:
+        Refused: Both do.
+    """
+    tables = plane.tables().values()
+    busy = {t.slot_for(bucket) for t in tables for bucket in (0, 63)}
+    free = [slot for slot in SLOTS if slot not in busy]
+    if not free:
+        raise Refused(f"market {market} cannot go back yet: both slots answer users of a market.")
+    return free[0]
+
+
+def _table(held: TrafficTable, slot: str, policy: Rollout) -> TrafficTable:
+    return replace(
+        held,
+        sequence=held.sequence + 1,
+        champion=slot,
+        challenger=None,
+        buckets=0,
+        mirror=None,
+        trickle=None,
+        fallback=RULES if policy.kill_to is Fallback.RULES else None,
+    )
+
+
+def contaminated(
+    entries: Sequence[Entry],
+    version: int,
+    market: str,
+    policy: Rollout,
+    *,
+    now: datetime,
+    why: str,
+) -> dict[str, Any] | None:
+    """Return the entry that flags a version's answers, None where nobody learns from them."""
+    if policy.state is not State.FEEDBACK:
+        return None
+    since = exposed_since(entries, version, market)
+    return {"market": market, "since": since, "until": now.isoformat(), "why": why}
+
+
+def exposed_since(entries: Sequence[Entry], version: int, market: str) -> str:
+    """Return when a version first answered a user of a market, as the ledger has it.
+
+    Of one that no release has brought there, when it was promoted.
+
+    Raises:
+        LookupError: It never did.
+    """
+    mine = {
+        e.body["release"]
+        for e in entries
+        if e.kind == OPENED and e.version == version and e.body["market"] == market
+    }
+    shown: set[tuple[str, int]] = set()
+    for entry in entries:
+        body = entry.body
+        if entry.kind == INTENT and body.get("release") in mine and _shows(body):
+            shown.add((body["release"], body["n"]))
+        answers = entry.kind == IN_FORCE and (body.get("release"), body.get("n")) in shown
+        promoted = entry.version == version and entry.target == Stage.PRODUCTION
+        if answers or (promoted and not mine):
+            return entry.at
+    raise LookupError(f"version {version} never answered users of {market}.")
+
+
+def _shows(body: Mapping[str, Any]) -> bool:
+    """Return whether an intent puts users on the challenger."""
+    table = body.get("table")
+    if table is None or body["action"] not in (Act.ENTER, Act.FINISH):
+        return False
+    # Of a first version, the champion's slot is its own.
+    return table["buckets"] > 0 or table["mirror"] is None
+
+
+def _leave(
+    plane: Plane,
+    ledger: Ledger,
+    workload: str,
+    version: int,
+    policy: Rollout,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+) -> list[str]:
+    """End the server of a version that no market has any more, and archive it."""
+    entries = ledger.entries(workload)
+    if why := branches.kept(entries, version, policy):
+        return [f"version {version} stays: {why}"]
+    notes: list[str] = []
+    slot = plane.slot_of(str(version))
+    if slot is not None:
+        plane.stop_slot(slot)
+        if policy.state is not State.NONE:
+            notes.append(f"caches and sessions of slot {slot} ended with its server")
+    if stage_of(entries, version) is not Stage.ARCHIVED:
+        ledger.move(
+            workload=workload, version=version, to=Stage.ARCHIVED, reason=reason, actor=actor,
+            now=now, override=f"users were returned from it: {reason}",
+        )  # fmt: skip
+    return notes
