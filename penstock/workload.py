@@ -515,6 +515,9 @@ class Workload(Network):
     """Of wrong decisions; ``threshold`` follows from them."""
 
     sensitive: tuple[Sensitive, ...] = ()
+    prohibited: tuple[str, ...] = ()
+    """Names that no feature may have, besides those of sensitive attributes."""
+
     favourable: int = 1
     """The decision that is good for whom it is about; fairness compares who gets it."""
 

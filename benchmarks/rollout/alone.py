@@ -42,17 +42,35 @@ def clicks(requests: Requests, looks_s: Sequence[float]) -> float | None:
     """Return at which look users surely click less with the challenger."""
     for at_s in looks_s:
         known = requests.until(at_s)
-        one_u, other_u = (_means(known, arm=arm) for arm in (True, False))
-        found = confseq.difference(one_u, other_u, alpha=ALPHA, least=LEAST, deviation=0.25)
+        found = _difference(known, known.clicked_n, deviation=0.25)
         if found.high < 0:
             return at_s
     return None
 
 
-def _means(requests: Requests, *, arm: bool) -> Floats:
-    shown_n = (requests.challenger_n == arm) & ~np.isnan(requests.clicked_n)
-    count_u = np.bincount(requests.user_n[shown_n])
-    sum_u = np.bincount(requests.user_n[shown_n], weights=requests.clicked_n[shown_n])
+def failing_more(requests: Requests, looks_s: Sequence[float]) -> float | None:
+    """Return at which look surely a larger share of each user's requests fails, in the mean."""
+    for at_s in looks_s:
+        known = requests.until(at_s)
+        found = _difference(known, known.failed_n.astype(np.float64), deviation=0.04)
+        if found.low > 0:
+            return at_s
+    return None
+
+
+def _difference(requests: Requests, value_n: Floats, *, deviation: float) -> confseq.Difference:
+    one_u, other_u = (
+        _means(requests.user_n[where_n], value_n[where_n])
+        for where_n in (
+            (requests.challenger_n == arm) & ~np.isnan(value_n) for arm in (True, False)
+        )
+    )
+    return confseq.difference(one_u, other_u, alpha=ALPHA, least=LEAST, deviation=deviation)
+
+
+def _means(user_n: Ints, value_n: Floats) -> Floats:
+    count_u = np.bincount(user_n)
+    sum_u = np.bincount(user_n, weights=value_n)
     return sum_u[count_u > 0] / count_u[count_u > 0]
 
 

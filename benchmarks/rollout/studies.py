@@ -133,8 +133,9 @@ class Caught:
 
 
 OURS = "the judge"
-COUNT, CLICKS, SLOW = (
+COUNT, FAILING, CLICKS, SLOW = (
     "failing users alone, at 1 %",
+    "failing shares of users alone, at 1 %",
     "clicks of users alone, at 1 %",
     "slow users alone, at 1 %",
 )
@@ -150,6 +151,7 @@ def caught(seed: int, *, version: Version, world: tuple[int, float], policy: Rol
     stops_s: dict[str, float | None] = {
         OURS: _judged(requests, plan),
         COUNT: alone.failing(requests, share=share),
+        FAILING: alone.failing_more(requests, looks_s(HOURS)),
         CLICKS: alone.clicks(requests, looks_s(HOURS)),
         SLOW: alone.slow(requests, looks_s(HOURS), share=share),
     }

@@ -14,7 +14,7 @@ from penstock.cli.asked import Key, Reason, acting, opened
 from penstock.cli.home import Home, home
 from penstock.ledger import LedgerError
 from penstock.rollout import kill as killing
-from penstock.rollout import killserver, switch
+from penstock.rollout import killserver, notify, switch
 from penstock.rollout.plane import Plane
 from penstock.rollout.ports import TableError
 
@@ -76,7 +76,7 @@ def _entered(held: Home, key: Path | None) -> None:
     """Enter it in the ledger now, where that can be; else whoever has it next does."""
     workload = Plane(held.path).model()
     try:
-        with opened() as (_, ledger):
+        with opened() as (_, ledger), notify.notifying(held.path, ledger.entries):
             killing.reconcile(
                 ledger, acting(held, key), home=held.path, workload=workload, now=datetime.now(UTC)
             )
@@ -93,7 +93,8 @@ def clear(reason: Reason, key: Key = None) -> None:
     with opened() as (held, ledger):
         workload = Plane(held.path).model()
         actor, now = acting(held, key), datetime.now(UTC)
-        killing.clear(held.path, ledger, actor, workload=workload, reason=reason, now=now)
+        with notify.notifying(held.path, ledger.entries):
+            killing.clear(held.path, ledger, actor, workload=workload, reason=reason, now=now)
     typer.echo("the kill switch is off; traffic goes by its tables")
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.bundle import BundleError
-from penstock.cli import contract, lineage, predictions, register, release, servers, stages
+from penstock.cli import contract, kill, lineage, predictions, register, release, servers, stages
 from penstock.cli import ledger as ledgers
 from penstock.cli import run as runs
 from penstock.cli.home import DISK_FULL, HomeError, called, home, locked, run_id, shown
@@ -61,6 +61,7 @@ app.add_typer(ledgers.app, name="ledger")
 
 RELEASED = "How a version reaches users"
 app.add_typer(release.app, name="release", rich_help_panel=RELEASED)
+app.add_typer(kill.app, name="kill", rich_help_panel=RELEASED)
 
 SERVED = "What was served"
 app.add_typer(predictions.app, name="predictions", rich_help_panel=SERVED)

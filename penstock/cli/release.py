@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli import approvals, commands, releases
+from penstock.cli import approvals, commands, drill, releases
 from penstock.cli.home import Home, home, refuse_during_a_run
 from penstock.cli.run import EXIT
 from penstock.cli.screen import Screen, plain, row, show_release, terminal
@@ -157,6 +157,7 @@ for verb in (
     commands.abort,
     commands.promote,
     commands.rollback,
+    drill.drill,
 ):
     app.command()(verb)
 app.command(name="list")(releases.list_)

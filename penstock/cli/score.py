@@ -17,8 +17,8 @@ from penstock.bundle import Bundle, BundleError, write_text
 from penstock.cli.home import home
 from penstock.cli.screen import terminal
 from penstock.ledger import Entry, LedgerError, NoLedger, package_of
+from penstock.ledger.standing import Standing, Standings, standings
 from penstock.register import score as scores
-from penstock.register.featurecontract import Standing, Standings, standings
 from penstock.report import documents
 from penstock.report.score import page, scored
 from penstock.workload import load_data, root

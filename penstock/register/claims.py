@@ -10,8 +10,11 @@ from typing import Any, cast
 from penstock.ledger.lifecycle import MOVED, Stage
 from penstock.verdict import Outcome, Verdict
 
-STEP_LEFT = "verdict"
+STEP_LEFT = "intent"
 """Kind of the entry with which the release controller leaves a step: its share and its verdict."""
+
+FORWARD = {"enter": None, "finish": 100}
+"""Actions of such an entry that leave a step for a higher one, and the share that is sure."""
 
 IN_FORCE = "in force"
 """Kind of the entry in which the controller confirms that users go where it sent them."""
@@ -129,7 +132,9 @@ class Passed:
 
     version: int
     percent: float
-    checks: list[str]
+    roles: list[str]
+    """What its checks were of: ``primary``, ``errors``, ``latency``, …"""
+
     where: str
     promoted: str
     """Where its promotion is."""
@@ -140,7 +145,7 @@ def steps_passed(pieces: Pieces) -> Iterator[Passed]:
     ends = _promotions(pieces)
     for where, entry in entries(pieces):
         body = _body(entry)
-        percent, checks = _number(body.get("percent")) or 0, passing(body.get("verdict"))
+        percent, checks = _share(body), passing(body.get("verdict"))
         end = ends.get(entry.version)
         if entry.kind == STEP_LEFT and end is not None and checks and 0 < percent <= ALL_USERS:
             promoted, sequence = end
@@ -148,7 +153,7 @@ def steps_passed(pieces: Pieces) -> Iterator[Passed]:
                 yield Passed(
                     version=entry.version,
                     percent=percent,
-                    checks=checks,
+                    roles=_roles(body, checks),
                     where=where,
                     promoted=promoted,
                 )
@@ -171,25 +176,25 @@ def canary_passed(*, own: bool) -> Claim:
     return found
 
 
-def released_with(check: str) -> Claim:
-    """Return the claim that this version's release passed a check of such a name, with users."""
+def released_with(role: str) -> Claim:
+    """Return the claim that this version's release passed a check of such a role, with users."""
 
     def found(pieces: Pieces) -> str | None:
         for step in steps_passed(pieces):
-            if step.version == version_of(pieces) and _asked(step, check):
+            if step.version == version_of(pieces) and role in step.roles:
                 return step.where
         return None
 
     return found
 
 
-def judged_live(check: str, *, versions: int) -> Claim:
+def judged_live(role: str, *, versions: int) -> Claim:
     """Return the claim that several versions were judged by a check on what users got."""
 
     def found(pieces: Pieces) -> str | None:
         seen: dict[int, str] = {}
         for step in steps_passed(pieces):
-            if _asked(step, check):
+            if role in step.roles:
                 seen.setdefault(step.version, step.where)
         return "; ".join(seen.values()) if len(seen) >= versions else None
 
@@ -199,8 +204,9 @@ def judged_live(check: str, *, versions: int) -> Claim:
 def rolled_back(pieces: Pieces) -> str | None:
     """Say which entry records that users were returned to the version before, and how fast.
 
-    It is a move from CANARY, where users were on the version, and the controller's own entry
-    confirms the same milliseconds. Without a version before there is nobody to return to.
+    It is a move from CANARY, where users were on the version, made for an intent of a release to
+    roll back, whose effect the controller has read back and timed. Without a version before there
+    is nobody to return to.
     """
     ends = _promotions(pieces)
     for where, entry in entries(pieces):
@@ -214,14 +220,23 @@ def rolled_back(pieces: Pieces) -> str | None:
 
 
 def _confirmed(pieces: Pieces, move: Any) -> str | None:
-    """Return which entry confirms that users of a version were moved in the time a move claims."""
-    took = _number(_mapping(_body(move).get("evidence")).get("milliseconds"))
+    """Return which entry confirms the intent to roll back that a version was archived for."""
+    wanted = _intent_of(_mapping(_body(move).get("evidence")))
+    meant = False
     for where, entry in entries(pieces):
-        before = entry.version == move.version and entry.sequence < move.sequence
-        same = took is not None and _number(_body(entry).get("milliseconds")) == took
-        if entry.kind == IN_FORCE and before and same:
+        body = _body(entry)
+        if wanted is None or entry.version != move.version or _intent_of(body) != wanted:
+            continue
+        meant |= entry.kind == STEP_LEFT and body.get("action") == "roll back"
+        if entry.kind == IN_FORCE and meant and _number(body.get("milliseconds")) is not None:
             return where
     return None
+
+
+def _intent_of(body: Record) -> tuple[str, int] | None:
+    """Return which intent of which release an entry is of."""
+    release, n = body.get("release"), body.get("n")
+    return (release, n) if isinstance(release, str) and type(n) is int else None
 
 
 def locked(pieces: Pieces) -> str | None:
@@ -285,8 +300,19 @@ def passing(document: Any) -> list[str]:
     return [str(c.name) for c in verdict.checks] if verdict.outcome is Outcome.PASS else []
 
 
-def _asked(step: Passed, check: str) -> bool:
-    return any(name.startswith(check) for name in step.checks)
+def _share(body: Record) -> float:
+    """Return the percent of users that a step had which an intent leaves forward, 0 of others."""
+    action = body.get("action")
+    if not isinstance(action, str) or action not in FORWARD:
+        return 0
+    return FORWARD[action] or _number(body.get("share_percent")) or 0
+
+
+def _roles(body: Record, checks: list[str]) -> list[str]:
+    """Return what the passed checks of an intent's verdict were of."""
+    rows = body.get("rows")
+    told = map(_mapping, cast("list[Any]", rows)) if isinstance(rows, list) else ()
+    return [str(row.get("role")) for row in told if row.get("name") in checks]
 
 
 def _promotions(pieces: Pieces) -> dict[int, tuple[str, int]]:

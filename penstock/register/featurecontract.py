@@ -5,35 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from penstock import workload as workloads
 from penstock.bundle import code_revision, stable_form
 from penstock.ledger import Actor, Entry, Ledger
-from penstock.ledger.roll import REVOKED
+from penstock.ledger.standing import Standing, Standings, standings
 from penstock.stage import Refused
 from penstock.workload import Approval, Workload, settings_of
 
 CONTRACT = "contract"
 """Kind of the ledger entry by which somebody signs a feature contract."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """What somebody's signature is worth now."""
-
-    roles: frozenset[str]
-    key_id: str
-    """Of the key that is enrolled now; what another key signed counts no more."""
-
-    since: int = 0
-    """Entry of the last revocation, 0 without one; what was signed before it counts no more."""
-
-
-Standings = Mapping[str, Standing]
-"""Of everybody who may sign in a ledger, by name; whoever is revoked is not in it."""
 
 
 def compose(declared: Workload, *, definitions: str) -> dict[str, Any]:
@@ -101,9 +84,7 @@ def signature(
 
 
 def _counts(entry: Entry, standing: Standing | None, wanted: frozenset[str]) -> bool:
-    if standing is None or entry.sequence < standing.since:
-        return False
-    return entry.key_id == standing.key_id and bool(standing.roles & wanted)
+    return standing is not None and standing.vouches(entry) and bool(standing.roles & wanted)
 
 
 def sign(
@@ -146,14 +127,3 @@ def sign_if_automatic(
     if signature(entries, digest, declared=declared, standing=standing) is not None:
         return None
     return sign(ledger, declared, contract, actor=actor, now=now)
-
-
-def standings(ledger: Ledger) -> dict[str, Standing]:
-    """Return what everybody's signature is worth now."""
-    enrolled = ledger.actors()
-    revoked = {e.body["name"]: e.sequence for e in ledger.entries("") if e.kind == REVOKED}
-    return {
-        held.name: Standing(roles=held.roles, key_id=held.key_id, since=revoked.get(held.name, 0))
-        for held in enrolled
-        if not held.revoked
-    }

@@ -9,8 +9,8 @@ from typing import Any
 
 from penstock.bundle import Bundle
 from penstock.ledger import REGISTERED, Actor, Conflict, Entry, Ledger, Stage
+from penstock.ledger.standing import Standings, standings
 from penstock.register import featurecontract
-from penstock.register.featurecontract import Standings, standings
 from penstock.registered import not_compared
 from penstock.stage import Refused
 from penstock.verdict import Outcome, Verdict

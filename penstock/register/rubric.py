@@ -142,7 +142,7 @@ MODEL = (
     Item(
         section=Section.MODEL,
         asks="Metrics before release move with what users then get",
-        half=judged_live("wrong answers", versions=2),
+        half=judged_live("primary", versions=2),
         earn=f"metrics of several releases beside their outcomes {NOT_YET}",
     ),
     Item(
@@ -263,14 +263,14 @@ MONITORING = (
     Item(
         section=Section.MONITORING,
         asks="Neither latency nor memory gets worse",
-        whole=both(_BUDGETS, released_with("slower than")),
+        whole=both(_BUDGETS, released_with("latency")),
         half=_BUDGETS,
         earn="budgets in the policy, and a release by penstock run",
     ),
     Item(
         section=Section.MONITORING,
         asks="Quality for users does not get worse",
-        half=released_with("wrong answers"),
+        half=released_with("primary"),
         earn=f"outcomes joined while it serves {NOT_YET}",
     ),
 )

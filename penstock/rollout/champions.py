@@ -9,7 +9,7 @@ from penstock import registered
 from penstock.endpoint import Endpoint
 from penstock.ledger import Entry, Ledger, serving_order
 from penstock.release import EVERYWHERE, Rollout
-from penstock.rollout import folding
+from penstock.rollout import folding, kill
 from penstock.rollout.branches import champion_in
 from penstock.rollout.carrying import put
 from penstock.rollout.fleet import Fleet
@@ -83,8 +83,12 @@ def _place(fleet: Fleet, entries: Sequence[Entry], version: int) -> str:
                 return placed.slot
     # Whoever answers now goes on until the champion can.
     answering = asked(fleet.plane.written(EVERYWHERE))
-    free = [slot for slot in SLOTS if not fleet.plane.ready(slot)]
-    return next(iter([*free, *(slot for slot in SLOTS if slot not in answering)]), SLOTS[0])
+    thrown = kill.killed(fleet.plane.home)
+    # Where the kill switch sends everybody stays as it is.
+    kept = thrown.to if thrown is not None and thrown.version != str(version) else None
+    slots = [slot for slot in SLOTS if slot != kept]
+    free = [slot for slot in slots if not fleet.plane.ready(slot)]
+    return next(iter([*free, *(slot for slot in slots if slot not in answering)]), slots[0])
 
 
 def promised(entries: Sequence[Entry], version: int) -> Endpoint | None:

@@ -8,46 +8,16 @@ forward only when none of these has anything to say.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 
+from penstock.rollout.action import MOVES_TRAFFIC, Action, lasting
 from penstock.rollout.case import Case
 from penstock.rollout.judgement import Seen
 from penstock.rollout.plan import ENDED, Phase, Plan
 from penstock.rollout.state import Act, Ask, Command, State
 from penstock.rollout.table import buckets_for
 from penstock.verdict import Outcome
-
-GIVES_BACK = frozenset({Act.ROLL_BACK, Act.FAIL, Act.KILL})
-"""What gives every user to the champion. Of a kill: behind the switch, which goes before any table,
-so that nobody is on the killed version either when a person clears it."""
-
-MOVES_TRAFFIC = GIVES_BACK | {Act.ENTER, Act.STEP_BACK, Act.FINISH, Act.RESTORE}
-"""What puts a table in force; everything else leaves the traffic as it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Action:
-    """What is to be done, and why; ``act`` None is a hold."""
-
-    act: Act | None
-    why: str
-    step: int | None = None
-    """Index of the step that it leads to, or that waits for an approval."""
-
-    strike: bool = False
-    critical: bool = False
-    """It did not wait for a second strike."""
-
-    answers: int | None = None
-    """Sequence of the command or approval that it heeds."""
-
-    waits_for: str = ""
-    """``soak``, ``cool-down``, ``users``, ``evidence``, ``approval``, ``person``, ``standby``,
-    ``drill``, ``documents`` or ``server``; of a hold."""
-
-    until: datetime | None = None
-    """When it is decided otherwise at the latest; None where nothing ends the wait by itself."""
 
 
 def decide(plan: Plan, state: State, seen: Seen, now: datetime) -> Action:
@@ -147,7 +117,7 @@ def _silent(case: Case) -> Action | None:
     silence = case.now - case.seen_at
     if case.step is None or silence <= case.plan.evidence_timeout:
         return None
-    return Action(act=Act.ROLL_BACK, why=_join(f"no evidence for {_lasting(silence)}", case.reason))
+    return Action(act=Act.ROLL_BACK, why=_join(f"no evidence for {lasting(silence)}", case.reason))
 
 
 def _displaced(case: Case) -> Action | None:
@@ -183,7 +153,7 @@ def _preparing(case: Case) -> Action | None:
         return None
     deadline = case.state.opened_at + case.plan.steps[0].deadline
     if case.now > deadline and not case.frozen_by_person:
-        return Action(act=Act.FAIL, why=f"not ready within {_lasting(case.plan.steps[0].deadline)}")
+        return Action(act=Act.FAIL, why=f"not ready within {lasting(case.plan.steps[0].deadline)}")
     return Action(act=None, why="its server is not ready", waits_for="server", until=deadline)
 
 
@@ -196,7 +166,7 @@ def _unproven(case: Case) -> Action | None:
     if case.now > deadline and not case.frozen_by_person:
         unclear = case.outcome is Outcome.INCONCLUSIVE
         more = unclear and case.state.extended < case.plan.policy.extensions
-        why = _join(f"no pass within {_lasting(step.deadline)}", case.reason)
+        why = _join(f"no pass within {lasting(step.deadline)}", case.reason)
         return Action(act=Act.EXTEND if more else Act.ROLL_BACK, why=why)
     if case.outcome is Outcome.ERROR:
         silence = case.seen_at + case.plan.evidence_timeout
@@ -209,7 +179,7 @@ def _soaking(case: Case) -> Action | None:
     if case.step is None or case.waited >= case.cooling:
         return None
     what = "soak" if case.waited < case.step.soak else "cool-down"
-    why = _join(f"{what}, {_lasting(case.waited)} of {_lasting(case.cooling)}", case.reason)
+    why = _join(f"{what}, {lasting(case.waited)} of {lasting(case.cooling)}", case.reason)
     return Action(act=None, why=why, waits_for=what, until=case.state.entered_at + case.cooling)
 
 
@@ -316,18 +286,3 @@ def _said(command: Command) -> str:
 
 def _join(*parts: str) -> str:
     return "; ".join(p for p in parts if p)
-
-
-def _lasting(duration: timedelta) -> str:
-    """Return a duration for people: the two largest units that are not 0."""
-    seconds = duration.total_seconds()
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    units = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-    parts: list[str] = []
-    for size, name in units:
-        count, whole = divmod(whole, size)
-        if count:
-            parts.append(f"{count} {name}")
-    return " ".join(parts[:2])

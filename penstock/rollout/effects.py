@@ -45,11 +45,13 @@ def paused(state: State) -> bool:
 
 
 def _enter(state: State, effect: Effect) -> State:
-    """Begin a step; the same one again, under another plan, keeps its phase and a pause."""
+    """Begin a step; the same one again, under another plan, stays stepped back and paused."""
     step = effect.pending.step
     assert step is not None
     if step == state.step:
-        return _again(state, effect)
+        here = base(state) if base(state) is Phase.STEPPED_BACK else effect.phases[step]
+        within = None if state.within is None else here
+        return _again(replace(state, within=within, phase=state.phase if within else here), effect)
     return _begun(replace(state, step=step, phase=effect.phases[step], within=None), effect)
 
 

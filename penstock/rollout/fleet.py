@@ -90,10 +90,13 @@ def free_slot(
     entries: Sequence[Entry], version: int, serving: Mapping[str, int | None], policy: Rollout
 ) -> str | None:
     """Return the slot that a challenger takes: the one it has, or one that nobody needs."""
-    for slot, held in serving.items():
-        if held == version:
-            return slot
-    taken = {placed.slot for placed in _in_use(entries)}
+    in_use = _in_use(entries)
+    # Another market's release of it may have been opened only just now.
+    has = [placed.slot for placed in in_use if placed.version == version]
+    has += [slot for slot, held in serving.items() if held == version]
+    if has:
+        return has[0]
+    taken = {placed.slot for placed in in_use}
     champions = _champions(entries, policy)
     free = [s for s, held in serving.items() if s not in taken and held not in champions]
     # A first version takes the slot that no table points at yet: nobody sees it before its step.

@@ -29,7 +29,7 @@ def check(declared: Workload, package: Bundle, *, also: Iterable[str] = ()) -> d
         Refused: Nothing is prohibited, so there is nothing to check.
     """
     columns = {part.column for attribute in declared.sensitive for part in attribute.groups}
-    prohibited = {a.name for a in declared.sensitive} | columns | set(also)
+    prohibited = {a.name for a in declared.sensitive} | columns | {*declared.prohibited, *also}
     if not prohibited:
         raise Refused(
             f"{declared.name} declares no sensitive attribute, so a check would find nothing "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from penstock.release import Fallback
-from penstock.rollout.decide import GIVES_BACK, MOVES_TRAFFIC, Action
+from penstock.rollout.action import GIVES_BACK, MOVES_TRAFFIC, Action
 from penstock.rollout.plan import Phase, Plan, Step
 from penstock.rollout.state import Act, State
 from penstock.rollout.table import BUCKETS, RULES, TrafficTable, buckets_for

@@ -64,7 +64,7 @@ def test_one_screen_has_all_of_it_in_eighty_columns(held: Path):
         "✓ shadow",
         "▶ canary 10 %",
         "240 challenger, 2,160 champion",
-        "[-0.02249, +0.02649]",
+        "[-0.0225, +0.0265]",
         "> -0.01",
         "240/400",
         "slow users, over 20 ms",

@@ -21,16 +21,18 @@ from typer.testing import CliRunner
 from penstock.bundle import Bundle, BundleError, write_json
 from penstock.cli import score as command
 from penstock.ledger import MOVED, REGISTERED, Entry, Ledger, Stage
+from penstock.ledger.standing import standings
 from penstock.register import featurecontract
 from penstock.register import score as scores
 from penstock.register.claims import IN_FORCE, STEP_LEFT, UNPROVEN, Piece
 from penstock.register.rubric import ITEMS, Section
+from penstock.verdict import Outcome
 from penstock.workload import load, load_data
 from tests import bundles
 from tests.bundles import NOW
 from tests.people import person
 from tests.register import dossiers
-from tests.rollout import test_controller as releases
+from tests.rollout import carried as releases
 
 ROOT = Path(__file__).parents[2]
 MARKS = (scores.NONE, scores.HALF, scores.WHOLE)
@@ -43,6 +45,13 @@ def passing(*names: str) -> dict[str, Any]:
     return {"outcome": "pass", "checks": rows}
 
 
+def left(percent: float, **checks: str) -> dict[str, Any]:
+    """Return the intent with which a step is left, with a passing check of each name and role."""
+    rows = [{"name": name, "role": role} for name, role in checks.items()]
+    return {"release": "digits/2/all/1", "n": 3, "action": "enter", "share_percent": percent,
+            "verdict": passing(*checks), "rows": rows}  # fmt: skip
+
+
 def released(ledger: Ledger, version: int, package: Bundle, *, percent: int = 10) -> None:
     """Write what a release leaves: registered, through every stage, with the steps' verdicts."""
     actor, name = person(), "digits"
@@ -51,9 +60,8 @@ def released(ledger: Ledger, version: int, package: Bundle, *, percent: int = 10
     ledger.append(workload=name, version=version, kind=REGISTERED, body=body, actor=actor, now=NOW)
     for stage in (Stage.STAGING, Stage.SHADOW, Stage.CANARY):
         ledger.move(workload=name, version=version, to=stage, reason="t", actor=actor, now=NOW)
-    step = {"name": f"canary {percent} %", "percent": percent, "seconds": 9.0,
-            "verdict": passing("errors", "slower than 20 ms", "wrong answers")}  # fmt: skip
-    ledger.append(workload=name, version=version, kind="verdict", body=step, actor=actor, now=NOW)
+    step = left(percent, errors="errors", slow="latency", clicks="primary")
+    ledger.append(workload=name, version=version, kind=STEP_LEFT, body=step, actor=actor, now=NOW)
     ledger.move(
         workload=name, version=version, to=Stage.PRODUCTION, reason="t", actor=actor, now=NOW
     )
@@ -359,7 +367,7 @@ def test_a_signed_contract_is_the_one_in_the_package(tmp_path: Path):
         before = ledger.entries("digits")
         featurecontract.sign(ledger, declared, contract, actor=person(), now=NOW)
         entries = ledger.entries("digits")
-        standing = featurecontract.standings(ledger)
+        standing = standings(ledger)
     finally:
         ledger.close()
 
@@ -372,60 +380,54 @@ def test_a_signed_contract_is_the_one_in_the_package(tmp_path: Path):
         assert marks_in(found)[asks] == mark
 
 
-class Live(releases.Reader):
-    """A challenger that does well in the shadow and badly with users."""
-
-    def evidence(self, *, shadow: bool, **_: Any) -> Any:
-        """Return this moment's evidence."""
-        return releases.Reader(releases.GOOD if shadow else releases.BAD).evidence()
-
-
 def test_what_the_controller_writes_is_what_counts(tmp_path: Path):
     """A release by canary and one that was rolled back, as the real controller records them."""
-    for reader, asks in (
-        (releases.Reader(releases.GOOD), "Few users see a model before all do"),
-        (Live(releases.GOOD), "Users return to the model before, quickly and safely"),
+    for says, asks in (
+        (releases.well, "Few users see a model before all do"),
+        (
+            lambda state: Outcome.FAIL if state.step else Outcome.PASS,
+            "Users return to the model before, quickly and safely",
+        ),
     ):
-        ledger = releases.Watched(f"sqlite:///{tmp_path / type(reader).__name__}.db")
-        try:
-            releases.registered(ledger, 1, *releases.ALL_THE_WAY)
-            releases.registered(ledger, 2, Stage.STAGING)
-            controller, _ = releases.controller(ledger, releases.GOOD, releases.Cutter())
-            replace(controller, reader=reader).release(ready_s=None)
-            entries = ledger.entries("digits")
-        finally:
-            ledger.close()
+        made = releases.Release(folder=tmp_path / asks[:3], says=says)
+        made.folder.mkdir()
+        made.open()
+        made.carry()
+        ledger = made.ledger()
+        entries = ledger.entries("digits")
+        ledger.close()
         found = scores.gather(load("digits"), None, entries, standing={}, root=tmp_path)
         assert marks_in(found)[asks] == scores.HALF
         found["registered"] = Piece(2, "the ledger")
         assert marks_in(found)[asks] == scores.WHOLE
 
 
-BACK = {"to": "ARCHIVED", "reason": "errors", "evidence": {"milliseconds": 21.0}}
-STEP = {"name": "canary 10 %", "percent": 10, "seconds": 9.0,
-        "verdict": passing("errors", "wrong answers")}  # fmt: skip
+INTENT = {"release": "digits/2/all/1", "n": 5}
+BACK = {"to": "ARCHIVED", "reason": "errors", "evidence": INTENT}
+STEP = left(9.375, errors="errors", clicks="primary")
 BAD = [{**check, "outcome": "fail"} for check in STEP["verdict"]["checks"]]
 ENDLESS = [{**check, "value": 10**400} for check in STEP["verdict"]["checks"]]
-CONFIRMED = {"version": 2, "kind": IN_FORCE, "body": {"milliseconds": 21.0}}
+MEANT = {"version": 2, "kind": STEP_LEFT, "body": {**INTENT, "action": "roll back"}}
+CONFIRMED = {"version": 2, "kind": IN_FORCE, "body": {**INTENT, "milliseconds": 21.0}}
+ARCHIVED = {"version": 2, "kind": MOVED, "origin": "CANARY", "target": "ARCHIVED", "body": BACK}
 END = {"kind": MOVED, "origin": "CANARY", "target": "PRODUCTION", "body": {"to": "PRODUCTION"}}
 FORGED: dict[str, list[dict[str, Any]]] = {
-    "a note that reads like a rollback": [
-        CONFIRMED, {"version": 2, "origin": "CANARY", "target": "ARCHIVED", "body": BACK}
-    ],
-    "a rollback that a note confirms": [
-        {**CONFIRMED, "kind": "note"},
-        {"version": 2, "kind": MOVED, "origin": "CANARY", "target": "ARCHIVED", "body": BACK},
-    ],
+    "a note that reads like a rollback": [MEANT, {**ARCHIVED, "kind": "note"}, CONFIRMED],
+    "a rollback that a note confirms": [MEANT, ARCHIVED, {**CONFIRMED, "kind": "note"}],
     "a rollback that no controller timed": [
-        {"version": 2, "kind": MOVED, "origin": "CANARY", "target": "ARCHIVED", "body": BACK}
+        MEANT, ARCHIVED, {**CONFIRMED, "body": {**INTENT, "milliseconds": None}}
     ],
-    "a rollback that took another time": [
-        {"version": 2, "kind": IN_FORCE, "body": {"milliseconds": 3.0}},
-        {"version": 2, "kind": MOVED, "origin": "CANARY", "target": "ARCHIVED", "body": BACK},
+    "a rollback that was never read back": [MEANT, ARCHIVED],
+    "the reading of another intent": [
+        MEANT, ARCHIVED, {**CONFIRMED, "body": {**CONFIRMED["body"], "n": 6}}
     ],
-    "a rollback before any user came": [
-        CONFIRMED,
-        {"version": 2, "kind": MOVED, "origin": "SHADOW", "target": "ARCHIVED", "body": BACK},
+    "a rollback that nobody meant": [
+        {**MEANT, "body": {**INTENT, "action": "step back"}}, ARCHIVED, CONFIRMED
+    ],
+    "a rollback before any user came": [MEANT, {**ARCHIVED, "origin": "SHADOW"}, CONFIRMED],
+    "a step back that reads like a step": [
+        {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "action": "step back"}},
+        {"version": 2, **END},
     ],
     "notes that read like steps": [{"version": 2, "body": STEP}, {"version": 2, **END}],
     "a step of a version that was not promoted": [{"version": 2, "kind": STEP_LEFT, "body": STEP}],
@@ -433,7 +435,8 @@ FORGED: dict[str, list[dict[str, Any]]] = {
         {"version": 2, **END}, {"version": 2, "kind": STEP_LEFT, "body": STEP}
     ],
     "a step in the shadow": [
-        {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "percent": 0}}, {"version": 2, **END}
+        {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "share_percent": 0}},
+        {"version": 2, **END},
     ],
     **{
         name: [
@@ -449,7 +452,7 @@ FORGED: dict[str, list[dict[str, Any]]] = {
     },
     **{
         f"a share of {share!r}": [
-            {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "percent": share}},
+            {"version": 2, "kind": STEP_LEFT, "body": {**STEP, "share_percent": share}},
             {"version": 2, **END},
         ]
         for share in (None, "ten", True, [10])
@@ -470,12 +473,17 @@ def test_two_releases_with_outcomes_are_half_of_a_comparison(pieces: dict[str, P
     asks = "Metrics before release move with what users then get"
     step = entry_of(pieces, version=2, kind=STEP_LEFT, body=STEP)
     held = with_entries(pieces, step, entry_of(pieces, version=2, **END))
+    meant, archived, confirmed = (entry_of(pieces, **e) for e in (MEANT, ARCHIVED, CONFIRMED))
+    back = with_entries(pieces, meant, archived, confirmed)
 
     assert marks_in(pieces)[asks] == scores.NONE
     assert marks_in(held)[asks] == scores.HALF
+    returned = "Users return to the model before, quickly and safely"
+    assert marks_in(back)[returned] == scores.WHOLE > marks_in(pieces)[returned]
 
 
-WORDS = ("percent", "verdict", "outcome", "checks", "name", "evidence", "milliseconds", "to",
+WORDS = ("share_percent", "action", "release", "n", "enter", "rows", "role", "verdict", "outcome",
+         "checks", "name", "evidence", "milliseconds", "to",
          "digest", "document", "pass", "ARCHIVED", "training", "trials", "slices", "files",
          "fairness", "equivalence", "features", "environment", "libraries")  # fmt: skip
 PLAIN = st.one_of(

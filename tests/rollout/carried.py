@@ -1,4 +1,4 @@
-"""A release in the hands of a controller: a real ledger and lease, a plane in a file, told evidence.
+"""A release in a controller's hands: real ledger and lease, a plane in a file, told evidence.
 
 What the challenger's evidence says is a function of where the release stands, and so is what people
 do: a run that was cut and taken up again meets the same as one that was not.
@@ -173,7 +173,8 @@ class Reader:
 
     def evidence(self, window: Window, *, now: float, alive: bool) -> Told:
         """Return what the release's state says."""
-        state = folding.fold(self.ledger.entries("digits"), RELEASE)
+        name = f"digits/{window.challenger}/{window.market}/1"
+        state = folding.fold(self.ledger.entries("digits"), name)
         return Told(max(now, window.since), self.says(state))
 
 
@@ -201,7 +202,7 @@ def registered(ledger: Ledger, version: int, *stages: Stage) -> None:
 
 @dataclass(kw_only=True)
 class Release:
-    """Version 2 of digits on its way over version 1; any number of controllers may be made of it."""
+    """Version 2 of digits on its way over version 1, for any number of controllers."""
 
     folder: Path
     policy: Rollout = POLICY
@@ -355,5 +356,3 @@ def answers(*, granted: bool) -> Callable[[Release, State, Ledger], None]:
 
 def _after(ledger: Ledger) -> datetime:
     return datetime.fromisoformat(ledger.entries()[-1].at)
-
-

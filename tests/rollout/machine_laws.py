@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.ledger import MOVED, Entry, Stage
-from penstock.rollout.decide import Action, decide, reconsider
+from penstock.rollout.action import Action
+from penstock.rollout.decide import decide, reconsider
 from penstock.rollout.folding import fold
 from penstock.rollout.plan import ENDED, Phase
 from penstock.rollout.state import IN_FORCE, INTENT, Act, State
@@ -89,7 +90,7 @@ def production_was_earned(world: World, market: str) -> None:
         return
     passed = [t for t in took(world, market) if t.act is Act.ENTER and t.forward]
     left = [t.step_left for t in passed]
-    assert set(left) | {done[0].step_left} == set(range(len(plan.steps)))
+    assert set(left) | {done[0].step_left} == set(range(len(done[0].decision.plan.steps)))
     for t in (*passed, done[0]):
         assert Verdict.from_dict(t.body["verdict"]).outcome is Outcome.PASS
 

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from penstock.ledger import Conflict, LedgerError, Stage
-from penstock.rollout.decide import Action, decide, reconsider, replanned
+from penstock.rollout.action import Action
+from penstock.rollout.decide import decide, reconsider, replanned
 from penstock.rollout.folding import BACKWARD, fold, plan_in_force
 from penstock.rollout.judgement import Seen
 from penstock.rollout.plan import Phase, Plan

@@ -1,4 +1,4 @@
-"""Laws of the release loop: what it does, in which order, and what becomes of users when it cannot."""
+"""Laws of the release loop: what it does, in which order, and where users are when it cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the loop under crashes and rivals: the same place as without them, one effect per intent."""
+"""Laws of the loop under crashes and rivals: the same place, and one effect for each intent."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,10 @@ def test_words_that_follow_one_another_are_found(words: list[str], banned: list[
 def test_further_names_are_prohibited_on_request_and_nothing_is_not(tmp_path: Path):
     """Without any prohibited name a check would pass whatever is read, so it is refused."""
     held = package(tmp_path / "p", served=["marriage"], promised=[])
+    declared = replace(load("credit"), prohibited=())
 
-    assert prohibited.check(load("credit"), held)["outcome"] == "pass"
-    assert prohibited.check(load("credit"), held, also=["marriage"])["outcome"] == "fail"
+    assert prohibited.check(load("credit"), held)["outcome"] == "fail", "credit declares it"
+    assert prohibited.check(declared, held)["outcome"] == "pass"
+    assert prohibited.check(declared, held, also=["marriage"])["outcome"] == "fail"
     with pytest.raises(Refused, match="declares no sensitive attribute"):
         prohibited.check(load("digits"), held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +25,8 @@ from penstock.rollout.folding import (
 from penstock.rollout.plan import Phase, plan_of
 from penstock.rollout.state import APPROVAL, COMMAND, IN_FORCE, INTENT, OPENED, Act, Ask
 from penstock.rollout.table import TrafficTable
-from tests.rollout.machine import START, VERSION, WORKLOAD, MemoryLedger
+from tests.rollout.machine import START, VERSION, WORKLOAD
+from tests.rollout.machine_parts import MemoryLedger
 
 POLICY = Rollout(
     canary_percents=(10, 100),
@@ -396,6 +398,19 @@ def test_a_changed_plan_restarts_its_step():
     assert (state.phase, state.step, state.strikes) == (Phase.STEPPED_BACK, 0, 1)
     assert state.entered_at == START + timedelta(seconds=book.at)
     assert plan_in_force(book.ledger.entries(), NAME)["market"] == "eu"
+
+
+def test_a_changed_plan_says_what_its_step_is():
+    """The step that was the last but one may be the last of a shorter plan, paused or not."""
+    for pause in ((), ((Act.PAUSE, None),)):
+        book = climbed(*IN_CANARY, *pause)
+        plan = plan_of(replace(POLICY, markets=(), canary_percents=(100,))).to_dict()
+        plan["steps"] = [plan["steps"][0], plan["steps"][2]]
+        book.did(Act.ENTER, 1, plan=plan, plan_hash="")
+
+        state = book.state()
+        assert (state.within or state.phase) is Phase.BAKE
+        assert (state.phase is Phase.PAUSED) is bool(pause)
 
 
 def test_releases_are_named_in_order_and_known_while_they_go_on():

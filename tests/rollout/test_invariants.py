@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.ledger import Stage
+from penstock.ledger import REGISTERED, Ledger, Stage
 from penstock.release import Fallback, Market, Measure, Rollout, Trigger
 from penstock.rollout.judgement import Effect
 from penstock.rollout.plan import ENDED
 from penstock.rollout.state import Ask
 from penstock.rollout.tables import Slots
 from penstock.verdict import Outcome
-from tests.rollout.machine import World, judged
+from tests.people import person
+from tests.rollout.machine import START, VERSION, WORKLOAD, World, judged
 from tests.rollout.machine_controller import tick as controlled
 from tests.rollout.machine_laws import LAWS
 from tests.rollout.machine_loop import tick
@@ -137,11 +139,21 @@ class Releases(RuleBasedStateMachine):
         market, world = self.market(n), self.world
         for _ in range(steps):
             state, plan = world.state(market), world.plans[market]
-            world.elapsed += max(plan.steps[state.step or 0].soak, plan.cool_down)
+            longest = max(step.soak for step in plan.steps)
+            world.elapsed += max(longest, plan.cool_down)
             world.tell(market, judged(Outcome.PASS, effect=Effect.BETTER))
             if state.awaited is not None:
                 world.answer(market, granted=True)
             self.whole_tick(who, n)
+
+    @rule(n=st.integers(0, 1), who=st.sampled_from(WHO), share=st.floats(0, 1.2))
+    def early_pass(self, n: int, who: str, share: float) -> None:
+        """All is well, and a controller looks at it within the soak, or just after."""
+        market, world = self.market(n), self.world
+        steps, step = world.plans[market].steps, world.state(market).step or 0
+        world.elapsed += share * steps[min(step, len(steps) - 1)].soak
+        world.tell(market, judged(Outcome.PASS, effect=Effect.BETTER))
+        self.whole_tick(who, n)
 
     @rule(n=st.integers(0, 1), who=st.sampled_from(WHO))
     def strike(self, n: int, who: str) -> None:
@@ -296,13 +308,44 @@ class Controlled(Releases):
     loop = staticmethod(controlled)
 
 
+class Recorded(Controlled):
+    """The controller over the real ledger, whose people have clocks that do not go back."""
+
+    def make(self, policy: Rollout, slots: Slots, trigger: Trigger) -> None:
+        """Build the world over a ledger in a folder of its own."""
+        self.folder = TemporaryDirectory()
+        ledger = Ledger(f"sqlite:///{self.folder.name}/ledger.db")
+        actor = person()
+        named: dict[str, Any] = {"workload": WORKLOAD, "version": VERSION, "actor": actor}
+        body = {"package": "p2", "digest": "sha256:2", "fingerprint": "f2"}
+        ledger.append(kind=REGISTERED, body=body, now=START, **named)
+        self.world = World(policy, slots, trigger, ledger=ledger, actor=actor, steady=True)
+
+    def teardown(self) -> None:
+        """Verify the whole chain in the end."""
+        super().teardown()
+        if hasattr(self, "folder"):
+            self.world.ledger.verify()
+            self.world.ledger.close()
+            self.folder.cleanup()
+
+
 TestReleases = Releases.TestCase
 TestMarkets = Markets.TestCase
 TestControlled = Controlled.TestCase
-for case in (TestReleases, TestMarkets, TestControlled):
+TestRecorded = Recorded.TestCase
+
+
+def _sized(case: Any, *, examples: int, steps: int = 40) -> None:
     case.settings = settings(
-        max_examples=40,
-        stateful_step_count=40,
+        max_examples=examples,
+        stateful_step_count=steps,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
+
+
+_sized(TestReleases, examples=50)
+_sized(TestMarkets, examples=30)
+_sized(TestControlled, examples=40)
+_sized(TestRecorded, examples=3, steps=25)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.release import EVERYWHERE, Fallback, Measure, Rollout
-from penstock.rollout.decide import MOVES_TRAFFIC, Action
+from penstock.rollout.action import MOVES_TRAFFIC, Action
 from penstock.rollout.plan import Phase, plan_of
 from penstock.rollout.state import Act, State
 from penstock.rollout.table import BUCKETS, TrafficTable

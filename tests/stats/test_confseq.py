@@ -67,6 +67,13 @@ def test_users_who_come_back_do_not_break_it():
     assert wrong / runs <= 0.02
 
 
+def test_the_width_is_known():
+    """Of 100 and 900 users with deviation a half, at 5 % and narrowest there: 2.78 errors."""
+    found = difference(np.tile([0.0, 1], 50), np.tile([0.0, 1], 450), alpha=0.05, least=100)
+
+    assert found.high == pytest.approx(0.14713, abs=1e-5)
+
+
 def test_a_real_difference_is_found():
     """Of half a standard deviation, with 400 users on the challenger, nearly always."""
     rng = np.random.default_rng(8)

@@ -83,6 +83,7 @@ WORKLOAD = Workload(
             ),
         ),
     ),
+    prohibited=("marriage",),
     # Where a wrong step would hurt most: who is near or over the limit, who is late, who has little
     # room, and the tails of the amounts, where int8 has its fewest steps.
     slices=(
