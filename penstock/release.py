@@ -202,7 +202,10 @@ class Rollout:
     """A version that is no better and no worse within the margin goes on."""
 
     alpha: float = 0.01
-    """Chance that a version as good as the champion is given a strike by any check at any step."""
+    """Chance that a version as good as the champion is given a strike at a step, by any check.
+
+    Going back for good takes two strikes, so that it is far less likely than this.
+    """
 
     beta: float = 0.05
     """Chance that a version worse by a whole margin passes a step, and that one exactly as good

@@ -20,7 +20,8 @@ AHEAD_S = 5.0
 """A record may be so much later than now, as clocks differ; one that is more contradicts them."""
 
 SETTLE_S = 2.0
-"""A copy may be answered and written this much later than its original."""
+"""A copy, or a late answer of the challenger's own, may be written this much later than the other
+version's of the same request."""
 
 MOST_CROSSED = 0.01
 """Share of users that may be met in both arms, as requests under way when tables change."""
@@ -89,7 +90,9 @@ def choose(rows: Rows, window: Window, *, now: float) -> Chosen:
     begun = float(at[live].min()) if live.any() else np.inf
     one = mine & is_one & (at >= _champion_from(window, at[mine & is_one]))
     other = step & is_other & ((kind == COPY) if window.step.shadow else (kind != COPY))
-    rescued = step & ~is_other & (kind == GIVEN) & (not window.step.shadow)
+    # Until then the challenger's own record may come: it was late, and not the one that was heard.
+    rescued = step & ~is_other & (kind == GIVEN) & (at <= now - SETTLE_S)
+    rescued &= not window.step.shadow
     rescued &= ~np.isin(held["request"], held["request"][other])
     crossed = _crossed(held["user"], one & step, other | rescued, window)
     bad = np.isin(held["user"], crossed)
@@ -189,7 +192,9 @@ def _outcomes(
         came[name] = np.where(joins, came_n, np.nan)
     if LABEL in values:
         truth_n = values[LABEL]
-        known = ~np.isnan(truth_n) & ~np.isnan(label)
+        # Of a request the log keeps the decision on its first row.
+        first = outcomes[LABEL].row_of(request) == 0
+        known = first & ~np.isnan(truth_n) & ~np.isnan(label)
         values[RIGHT] = np.where(known, truth_n == label, np.nan)
         came[RIGHT] = came[LABEL]
     return values, came

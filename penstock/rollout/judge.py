@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from penstock.rollout import answering, measures, segments, shadowing
-from penstock.rollout.checks import Found, Levels, at_most
+from penstock.rollout.checks import Found, Levels
 from penstock.rollout.evidence import Evidence
 from penstock.rollout.judgement import Effect, Judgement
 from penstock.rollout.measures import Compared
@@ -33,9 +33,9 @@ SPLIT = "split of users"
 SETTLE_S = 1.0
 """Both slots' logs are written this much later: newer users of one may lack of the other."""
 
-EVERYWHERE_ASKED = 6
-"""Checks that can fail at any step: failing users, too many, refused, slow, p99; against the
-champion's."""
+ALWAYS = 4
+"""Checks with a part of alpha at any step: failing users, the same against the champion's, refused
+and slow ones."""
 
 
 def judge(plan: Plan, evidence: Evidence, step: Step, *, now: datetime) -> Judgement:
@@ -46,7 +46,7 @@ def judge(plan: Plan, evidence: Evidence, step: Step, *, now: datetime) -> Judge
         return _judgement(found, critical=_critical(found))
     levels, share = levels_of(plan, evidence, step), share_of(step)
     found += answering.judged(plan, evidence, step, share, levels)
-    critical = _critical(found) or _too_many(plan, evidence, levels)
+    critical = _critical(found) or _too_many(plan, evidence, found)
     if step.shadow:
         asked = plan.policy.shadow
         found += shadowing.judged(asked, evidence, levels)
@@ -66,10 +66,10 @@ def levels_of(plan: Plan, evidence: Evidence, step: Step) -> Levels:
     """Return how sure each check must be; all parts of alpha together are the policy's."""
     policy = plan.policy
     if step.shadow:
-        asked = EVERYWHERE_ASKED + len(shadowing.ASKED) + bool(evidence.slices)
+        asked = ALWAYS + len(shadowing.ASKED) + bool(evidence.slices)
     else:
         kinds = len(segments.KINDS) if evidence.slices else 0
-        asked = EVERYWHERE_ASKED + 2 + len(policy.guardrails) + kinds
+        asked = ALWAYS + 2 + len(policy.guardrails) + kinds
     alpha = policy.alpha / (len(plan.steps) * asked)
     return Levels(alpha=alpha, beta=policy.beta, least=policy.min_users)
 
@@ -122,12 +122,19 @@ def _critical(found: Sequence[Found]) -> str:
     return f"{PROCESS}: {found[0].reason}" if failed else ""
 
 
-def _too_many(plan: Plan, evidence: Evidence, levels: Levels) -> str:
-    """Return why so many failures cannot wait; empty where they are not surely so many."""
-    limit = plan.policy.critical_error_share
-    one, other = (arm.met(arm.failed_n) for arm in (evidence.challenger, evidence.champion))
-    found = at_most(answering.FAILING, one, other, limit, levels)
-    return f"{found.name}: {found.reason}" if found.outcome is Outcome.FAIL else ""
+def _too_many(plan: Plan, evidence: Evidence, found: Sequence[Found]) -> str:
+    """Return why failures cannot wait: they fail the version, and are too many by the estimate.
+
+    To wait until so many are sure would give them a first strike and go back up again.
+    """
+    names = (answering.FAILING, answering.RATIO)
+    failed = [f for f in found if f.name in names and f.outcome is Outcome.FAIL]
+    one, limit = evidence.challenger, plan.policy.critical_error_share
+    met = one.met(one.failed_n)
+    if not failed or met.events <= limit * met.users:
+        return ""
+    told = f"{met.events / met.users:.0%} of {met.users} users, critical above {limit:.0%}"
+    return f"{failed[0].name}: {told}; {failed[0].reason}"
 
 
 def _split(evidence: Evidence, share: float, levels: Levels, *, now: float) -> Found:

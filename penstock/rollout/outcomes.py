@@ -28,35 +28,42 @@ _SCHEMA = pa.schema(
 class Value:
     """One field of the outcomes: its value for each request that has one.
 
-    Of several the last counts, by its time (one without a time yields to one with it) and then by
-    its place in the file: corrections come later than what they correct.
+    Of several that of the first row counts: a request that ranked rows has an outcome of the one
+    that was shown. Of several of one row the last counts, by its time (one without a time yields to
+    one with it) and then by its place in the file: corrections come later than what they correct.
     """
 
     held: Columns = field(
         default_factory=lambda: Columns(
-            {"request": np.int64, "at": np.float64, "value": np.float64}
+            {"request": np.int64, "row": np.int64, "at": np.float64, "value": np.float64}
         )
     )
     _sorted: tuple[int, Array] = (0, np.empty(0, np.int64))
 
     def of(self, request_n: Array) -> tuple[Array, Array]:
         """Return the value of each request, shape [n], and when it came; NaN for none."""
+        value, came = self._of("value", request_n), self._of("at", request_n)
+        return value, np.where(np.isinf(came), np.nan, came)
+
+    def row_of(self, request_n: Array) -> Array:
+        """Return the row that each request's value is of, shape [n]; NaN for none."""
+        return self._of("row", request_n)
+
+    def _of(self, column: str, request_n: Array) -> Array:
         last = self._last()
-        known = self.held["request"][last]
-        value, came = np.full(len(request_n), np.nan), np.full(len(request_n), np.nan)
+        known, held = self.held["request"][last], np.full(len(request_n), np.nan)
         if len(known):
             place = np.minimum(np.searchsorted(known, request_n), len(known) - 1)
             found = known[place] == request_n
-            value[found] = self.held["value"][last][place[found]]
-            came[found] = self.held["at"][last][place[found]]
-        return value, np.where(np.isinf(came), np.nan, came)
+            held[found] = self.held[column][last][place[found]]
+        return held
 
     def _last(self) -> Array:
         """Return the places of the outcomes that count, by request."""
         n, last = self._sorted
         if n != len(self.held):
             request = self.held["request"]
-            order = np.lexsort((self.held["at"], request))
+            order = np.lexsort((self.held["at"], -self.held["row"], request))
             ends = np.append(request[order][1:] != request[order][:-1], True)
             last = order[ends]
             self._sorted = len(self.held), last
@@ -65,7 +72,7 @@ class Value:
 
 @dataclass(kw_only=True)
 class Outcomes:
-    """Follows a file of JSON lines: request_id, and label or other numbers; row 0 alone counts."""
+    """Follows a file of JSON lines: request_id, row (0 unless said), and label or other numbers."""
 
     path: Path
     values: dict[str, Value] = field(default_factory=dict[str, Value])
@@ -83,12 +90,12 @@ class Outcomes:
     def _take(self, data: bytes) -> None:
         told = numbers(data, _SCHEMA)
         told = told.filter(pc.is_valid(told["request_id"]))
-        first = pc.equal(pc.fill_null(told["row"], 0), 0)
-        told = told.filter(first)
         request = hashed(told["request_id"])
+        row = np.asarray(told["row"].fill_null(0))
         at = np.asarray(told["at"].fill_null(-np.inf))
         for name in set(told.column_names) - set(_NO_VALUES):
             there = np.asarray(told[name].is_valid())
             value = np.asarray(told[name].fill_null(0))[there]
             held = self.values.setdefault(name, Value()).held
-            held.add({"request": request[there], "at": at[there], "value": value})
+            kept = {"request": request[there], "row": row[there], "at": at[there]}
+            held.add(kept | {"value": value})

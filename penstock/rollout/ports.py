@@ -17,6 +17,10 @@ class Stale(TableError):
     """Somebody newer has written since: read again and decide again."""
 
 
+class Foreign(TableError):
+    """What is in force is no table of ours: somebody changed it by hand. It is to be restored."""
+
+
 class DataPlane(Protocol):
     """Where traffic tables are put in force: Envoy here; a gateway or a mesh in a cluster."""
 

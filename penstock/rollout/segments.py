@@ -62,8 +62,8 @@ def _asked(
     """Return what one slice comes to, by kind; slow is what is slow overall."""
     policy, one, other = plan.policy, part.challenger, part.champion
     failing = (
-        answering.too_many(policy, one, other, levels),
-        answering.ratio(policy, one, other, share, levels, paired=False),
+        answering.too_many(policy, one, other, levels.split(2)),
+        answering.ratio(policy, one, other, share, levels.split(2), paired=False),
     )
     values = measures.per_user(policy.primary, part, terms)
     compared = measures.compare(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from penstock.bundle import write_json
 from penstock.release import EVERYWHERE
 from penstock.rollout.ports import Stale, TableError
 from penstock.rollout.routing import held, routes
@@ -71,7 +71,20 @@ def _apply(path: Path, table: TrafficTable) -> None:
             "was written; read the table in force and decide again."
         )
     changed = {**found, table.market: table}
-    write_json(path, routes(changed.values(), timeout_ms=timeout_ms))
+    _replace(path, json.dumps(routes(changed.values(), timeout_ms=timeout_ms)))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and wait for no disk: a rollback may be waiting.
+
+    What a machine that loses its power forgets here nobody needs: Envoy starts anew then.
+    """
+    part = path.with_name(f".part-{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, TrafficTable], float]:

@@ -139,7 +139,8 @@ def forward_needs_a_pass(world: World, market: str) -> None:
         assert seen.evidence_at is not None
         assert seen.evidence_at >= t.before.entered_at
         assert t.decision.now - t.before.entered_at >= step.soak
-        if step.index and t.before.within is Phase.STEPPED_BACK and not t.body["answers"]:
+        cooled = (t.before.within or t.before.phase) is Phase.STEPPED_BACK
+        if cooled and not t.body["answers"]:
             assert t.decision.now - t.before.entered_at >= t.decision.plan.cool_down
 
 

@@ -323,6 +323,17 @@ def test_a_clock_set_back_never_shortens_a_wait(state: State, waited: timedelta)
     assert action.act is None
 
 
+@pytest.mark.parametrize("at", [None, BEGAN - HOUR, BEGAN + 200 * DAY])
+def test_a_pass_needs_an_answer_of_its_own_step(at: datetime | None):
+    """A pass is an error where the challenger's answer is missing, of before, or yet to come."""
+    trusting = plan_of(replace(POLICY, evidence_timeout=99 * DAY))
+    now = BEGAN + 3 * DAY
+
+    action = decide(trusting, CANARY, seen_of("pass", now, evidence_at=at), now)
+
+    assert said(action) == "hold: evidence"
+
+
 def test_a_record_of_the_future_does_not_keep_a_release_alive():
     """An answer from further ahead than evidence may be old is no evidence, and runs out."""
     now = BEGAN + 2 * HOUR

@@ -129,6 +129,23 @@ def test_what_the_champion_answers_for_a_challenger_is_the_challengers_failure(t
     assert found.challenger.quantile_ms(0.99) == 2.0
 
 
+def test_a_challenger_that_answers_late_has_not_failed(tmp_path: Path):
+    """Its own record may be written after that of the champion, who was asked when it was late."""
+    held = reader(
+        tmp_path,
+        record("r-1", arm="challenger", at=10.0),
+        record("r-2", version="1", arm="challenger", at=99.0),
+    )
+    early = seen(held, now=100.0).challenger
+    lost = seen(held, now=102.0).challenger
+    write(tmp_path / "a" / "predictions-1.jsonl", [record("r-2", arm="challenger", at=99.4)])
+    held.poll()
+    came = seen(held, now=102.0).challenger
+
+    assert [len(arm.failing) for arm in (early, lost, came)] == [0, 1, 0]
+    assert [len(arm) for arm in (early, lost, came)] == [1, 2, 2]
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=20), st.lists(st.integers(1, 40), max_size=30))
 def test_a_growing_log_is_read_once_and_whole(
@@ -313,6 +330,18 @@ def test_only_the_outcome_of_a_first_row_judges_it(tmp_path: Path):
     held.poll()
 
     assert right(seen(held)) == [1.0]
+
+
+def test_what_became_of_the_row_that_was_shown_is_the_requests(tmp_path: Path):
+    """A ranking's click counts whichever row it is of; of several rows that of the first does."""
+    held = reader(tmp_path, record("x", label=[3, 4]), record("y", label=[3, 4]))
+    for rid, row, label in (("x", 1, 1), ("y", 0, 0), ("y", 1, 1)):
+        write(held.outcomes, [{"request_id": rid, "row": row, "label": label}])
+    held.poll()
+    found = seen(held).challenger
+
+    assert found.values_n["label"].tolist() == [1.0, 0.0]
+    assert np.isnan(found.values_n["right"]).tolist() == [True, False]
 
 
 def test_of_several_outcomes_the_last_counts(tmp_path: Path):

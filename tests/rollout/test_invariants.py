@@ -156,6 +156,30 @@ class Releases(RuleBasedStateMachine):
         self.whole_tick(who, n)
 
     @rule(n=st.integers(0, 1), who=st.sampled_from(WHO))
+    def lazy_pass(self, n: int, who: str) -> None:
+        """The reader shows the pass of a step at the next one too, for the whole of its soak."""
+        market, world = self.market(n), self.world
+        longest = max(step.soak for step in world.plans[market].steps)
+        world.elapsed += longest
+        world.tell(market, judged(Outcome.PASS, effect=Effect.BETTER), lazy=True)
+        self.whole_tick(who, n)
+        world.elapsed += longest
+        self.whole_tick(who, n)
+
+    @rule(n=st.integers(0, 1), who=st.sampled_from(WHO), ask=st.booleans())
+    def struck_and_early(self, n: int, who: str, ask: bool) -> None:
+        """Harm, and then a pass as soon as the soak is over, or sooner where a person asks."""
+        market, world = self.market(n), self.world
+        self.strike(n, who)
+        state, plan = world.state(market), world.plans[market]
+        if ask:
+            world.ask(market, Ask.PROMOTE)
+        soak = plan.steps[min(state.step or 0, len(plan.steps) - 1)].soak
+        world.elapsed += soak / 2 if ask else soak
+        world.tell(market, judged(Outcome.PASS, effect=Effect.BETTER))
+        self.whole_tick(who, n)
+
+    @rule(n=st.integers(0, 1), who=st.sampled_from(WHO))
     def strike(self, n: int, who: str) -> None:
         """Harm is seen, and a controller looks at it."""
         self.world.tell(self.market(n), judged(Outcome.FAIL, effect=Effect.WORSE))
@@ -178,12 +202,18 @@ class Releases(RuleBasedStateMachine):
         age=st.sampled_from([-5000, -700, -10, 10, 100, 700, None]),
         lazy=st.booleans(),
         conflict=st.sampled_from(["", "", "clocks differ"]),
+        looks=st.booleans(),
     )
-    def odd_evidence(self, n: int, age: int | None, lazy: bool, conflict: str) -> None:
+    def odd_evidence(self, n: int, age: int | None, lazy: bool, conflict: str, looks: bool) -> None:
         """A pass, but old, from the future, of another step, of nobody, or contradicted."""
-        at = None if age is None else self.world.clock("") - timedelta(seconds=age)
+        market, world = self.market(n), self.world
+        if looks:
+            world.elapsed += max(step.soak for step in world.plans[market].steps)
+        at = None if age is None else world.clock("") - timedelta(seconds=age)
         judgement = judged(Outcome.PASS, effect=Effect.BETTER)
-        self.world.tell(self.market(n), judgement, at=at, lazy=lazy, conflict=conflict)
+        world.tell(market, judgement, at=at, lazy=lazy, conflict=conflict)
+        if looks:
+            self.whole_tick("one", n)
 
     @rule(passes=seconds)
     def time_passes(self, passes: timedelta) -> None:

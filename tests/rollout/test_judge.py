@@ -140,10 +140,19 @@ def test_a_dead_process_is_critical():
 
 
 def test_failures_above_the_critical_share_do_not_wait():
-    """A third of all users failing goes back at once; a tenth takes its strike."""
-    assert judged(step_of(CANARY, version=Version(errors=0.4))).critical
+    """A third of all users failing goes back at once, from the first fail; a tenth takes a strike.
+
+    Nor is it critical where the champion fails as many.
+    """
+    ill = Version(errors=0.4)
+    evidence = step_of(CANARY, version=ill)
+    looks = [judged(until(evidence, T0 + at), after=at) for at in np.arange(0.1, 4, 0.1)]
     some = judged(step_of(CANARY, version=Version(errors=0.12)))
+
+    assert looks[-1].critical
+    assert all(bool(look.critical) == (look.outcome is Outcome.FAIL) for look in looks)
     assert (some.outcome, some.critical) == (Outcome.FAIL, "")
+    assert judged(step_of(CANARY, version=ill, usual=ill)).critical == ""
 
 
 @pytest.mark.parametrize("over", [{"conflict": "records from the future"}, {"lost_share": 0.02}])
@@ -183,10 +192,11 @@ def test_better_goes_on_and_with_a_failing_guardrail_is_a_trade_off():
 def test_parity_is_no_value_where_the_policy_takes_none():
     """It ends without a strike, once it is sure that there is no whole margin to be gained."""
     plan = with_policy(accept_parity=False)
-    some = judged(step_of(HALF, seconds=6), HALF, plan)
+    some = judged(step_of(HALF, seconds=6, usual=Version(right=0.86)), HALF, plan)
     many = judged(step_of(HALF, seconds=60), HALF, plan)
 
     assert (some.outcome, some.effect) == (Outcome.INCONCLUSIVE, Effect.PARITY)
+    assert not some.no_value
     assert many.no_value
     assert many.outcome is Outcome.INCONCLUSIVE
     assert many.reason.startswith("no value")
@@ -202,6 +212,19 @@ def test_too_few_users_say_nothing():
 
     assert (found.outcome, found.effect) == (Outcome.INCONCLUSIVE, Effect.UNCLEAR)
     assert row["users"]["challenger"] < row["needed"]
+    few = at_most("x", Met(events=0, users=49), Met(events=0, users=0), 0.5, LEVELS)
+    assert few.outcome is Outcome.INCONCLUSIVE
+
+
+def test_bounds_that_are_narrow_by_chance_do_not_replace_the_users_declared():
+    """The first users may be more alike than the policy takes users to be."""
+    measure = Measure(name="right answers", source="right", margin=0.5, deviation=3.0)
+    found = judged(step_of(CANARY, seconds=12), plan=with_policy(primary=measure))
+    (row,) = [row for row in found.rows if row["role"] == "primary"]
+
+    assert row["low"] > -0.5
+    assert row["needed"] > row["users"]["challenger"] > POLICY.min_users
+    assert (found.outcome, found.effect) == (Outcome.INCONCLUSIVE, Effect.UNCLEAR)
 
 
 def test_fewer_challengers_are_needed_beside_many_champions():
@@ -440,10 +463,11 @@ def test_held_against_another_share_nothing_is_clearer_than_against_its_estimate
 def test_alpha_is_shared_among_all_that_can_fail():
     """However many checks, steps and slices there are, together they have the policy's."""
     for step in PLAN.steps:
-        found = judged(sliced(step_of(step, seconds=20), GOOD), step)
-        shares = [row["alpha"] for row in found.rows if row["alpha"] is not None]
-        # One more is the critical share's, which has no row.
-        assert (sum(shares) + max(shares)) * len(PLAN.steps) <= POLICY.alpha * 1.000001
+        evidence = sliced(step_of(step, seconds=20), GOOD)
+        rows = [row for row in judged(evidence, step).rows if row["alpha"] is not None]
+        often = [len(evidence.slices) if "in slices" in row["name"] else 1 for row in rows]
+        shares = [row["alpha"] * n for row, n in zip(rows, often, strict=True)]
+        assert sum(shares) * len(PLAN.steps) <= POLICY.alpha * 1.000001
 
 
 def test_a_harmless_version_looked_at_all_the_time_is_rarely_given_a_strike():

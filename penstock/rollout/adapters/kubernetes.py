@@ -2,7 +2,7 @@
 
 The one module that imports the Kubernetes client, and only its configuration: kubeconfig files with
 their many ways to log in, and a pod's own token, which is read anew when it changes. Requests are
-ours, since the client's own calls hide the status of a failure and know no strict apply.
+ours: the client's own calls drop a timeout that is no whole number.
 """
 
 from __future__ import annotations

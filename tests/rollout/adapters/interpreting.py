@@ -36,15 +36,21 @@ class Asked:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def by_routes(routes: Iterable[Object], asked: Asked) -> Answer | None:
-    """Return where HTTPRoutes that are attached send a request; None is a 404."""
+def by_routes(
+    routes: Iterable[Object], asked: Asked, *, methods_rank: bool = True
+) -> Answer | None:
+    """Return where HTTPRoutes that are attached send a request; None is a 404.
+
+    Args:
+        methods_rank: As published; False is a gateway that counts a method as one more header.
+    """
     found: list[tuple[Any, Object]] = []
     for route in routes:
         spec = route["spec"]
         if not spec.get("parentRefs") or asked.host not in spec["hostnames"]:
             continue
         for at, rule in enumerate(spec["rules"]):
-            ranks = [_rank(m, asked) for m in rule["matches"]]
+            ranks = [_rank(m, asked, methods_rank) for m in rule["matches"]]
             found += [((*rank, _age(route), at), rule) for rank in ranks if rank is not None]
     if not found:
         return None
@@ -56,7 +62,7 @@ def _age(route: Object) -> tuple[str, str]:
     return metadata.get("creationTimestamp", ""), f"{metadata['namespace']}/{metadata['name']}"
 
 
-def _rank(match: Object, asked: Asked) -> tuple[int, int, int, int] | None:
+def _rank(match: Object, asked: Asked, methods_rank: bool) -> tuple[int, int, int, int] | None:
     """Return how a match ranks, lowest first; None where it does not match."""
     path, headers = match["path"], dict(asked.headers)
     exact = path["type"] == "Exact"
@@ -71,7 +77,9 @@ def _rank(match: Object, asked: Asked) -> tuple[int, int, int, int] | None:
         return None
     if match.get("method", asked.method) != asked.method:
         return None
-    return (not exact, -len(path["value"]), "method" not in match, -len(wanted))
+    if methods_rank:
+        return (not exact, -len(path["value"]), "method" not in match, -len(wanted))
+    return (not exact, -len(path["value"]), 0, -len(wanted) - ("method" in match))
 
 
 def _routed(rule: Object) -> Answer:

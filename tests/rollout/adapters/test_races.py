@@ -16,6 +16,7 @@ from penstock.release import EVERYWHERE
 from penstock.rollout.adapters.annotated import tables_of
 from penstock.rollout.adapters.cluster import ClusterPlane
 from penstock.rollout.ports import Stale, TableError
+from penstock.rollout.table import RULES
 from tests.rollout.adapters.stage import Stage, stage, table
 
 CANARY = table(sequence=2, challenger="b", buckets=6, mirror="b")
@@ -52,6 +53,19 @@ def test_markets_do_not_move_each_other(gateway: Stage):
         held = gateway.plane.written(market)
         gateway.put(table(market=market, sequence=9, challenger="b", buckets=9, salt=held.salt))
     assert {gateway.plane.observe(m).buckets for m in ("eu", "us", EVERYWHERE)} == {9}
+
+
+def test_what_another_branch_has_begun_is_kept(gateway: Stage):
+    """A market's table that reached the kill rules alone stays there when another one writes."""
+    gateway.fake.edit(gateway.main, {"spec": {"hostnames": ["else.example.com"]}})
+    with pytest.raises(Stale, match="restored first"):
+        gateway.plane.apply(table(market="eu", sequence=1, challenger="b", buckets=3))
+
+    gateway.put(table(sequence=1, fallback=RULES))
+
+    kept = tables_of(gateway.fake.store.read(gateway.dialect.kill.path))
+    assert kept["eu"].buckets == 3
+    assert kept[EVERYWHERE].fallback == RULES
 
 
 def test_of_two_controllers_the_lower_sequence_never_wins(gateway: Stage):

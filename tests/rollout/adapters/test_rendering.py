@@ -109,6 +109,23 @@ def matches(tables: Tables) -> int:
 
 
 @settings(max_examples=60, deadline=None)
+@given(tables_of_markets(), buckets, markets, st.sampled_from(["infer", "ready"]))
+def test_the_kill_switch_needs_no_rank_of_methods(
+    tables: Tables, bucket: int | None, market: str | None, verb: str
+):
+    """A gateway that counts a method as a header still sends every question of a model's there."""
+    if matches(tables) > 128:
+        return
+    routes = GATEWAY.manifests(tables)
+    routes[0]["spec"]["parentRefs"] = [{"name": "edge"}]
+    asked = asked_by(bucket, market, f"/v2/models/digits/{verb}", "POST")
+
+    found = by_routes([routes[0], routes[-1]], asked, methods_rank=False)
+
+    assert found == wanted(tables, bucket, market, killed=True)
+
+
+@settings(max_examples=60, deadline=None)
 @given(tables_of_market(), st.integers(0, BUCKETS - 1), st.integers(0, BUCKETS))
 def test_a_growing_share_moves_nobody_back(grown: TrafficTable, bucket: int, more: int):
     """Whoever the smaller share sends to the challenger, the rendering of a larger one does too."""

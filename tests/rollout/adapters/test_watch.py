@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -68,8 +69,13 @@ def test_a_watch_is_taken_up_where_it_ended_and_read_anew_where_that_is_forgotte
     server = Server(Session.at(gateway.fake.url, token=TOKEN))
     seen = changes(server, gateway.dialect.main, stop=lambda: False, seconds=1.0)
 
-    now = next(seen)
-    assert now is not None
+    assert next(seen) is not None
+    gateway.put(replace(CANARY, sequence=1))
+    gateway.fake.store.compact()
+    anew = next(seen)
+    assert anew is not None
+    assert tables_of(anew)[EVERYWHERE].sequence == 1
+
     gateway.put(CANARY)
     following = next(seen)
     assert following is not None
