@@ -215,20 +215,23 @@ class Rollout:
     """Least users of each arm before a step can pass, besides what ``beta`` asks."""
 
     max_error_share: float = 0.05
-    """Share of users that may meet a failure: an error, a refusal for load, a stand-in's answer."""
+    """Share of a user's requests, in the mean over users, that may fail: an error, a refusal for
+    load, a stand-in's answer."""
 
     max_error_ratio: float = 2.0
     """How many times the champion's share of failing users is tolerable."""
 
     critical_error_share: float = 0.2
-    """A share of failing users above it returns everybody at once, without a second strike."""
+    """A share of failed requests above it, where failures fail the version, returns everybody at
+    once, without a second strike."""
 
     max_refused_share: float = 0.05
-    """Share of users refused as wrong (4xx) above the champion's share; of the first version, which
-    has no champion, the share itself."""
+    """Share of a user's requests, in the mean over users, refused as wrong (4xx) above the
+    champion's share; of the first version, which has no champion, the share itself."""
 
     max_slow_share: float = 0.05
-    """Share of users that may meet an answer slower than ``slow_ratio`` times the usual p99."""
+    """Share of a user's answers, in the mean over users, that may be slower than ``slow_ratio``
+    times the champion's p99, above the champion's share."""
 
     slow_ratio: float = 2.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from penstock.release import Rollout
@@ -32,7 +34,8 @@ def judged(plan: Plan, evidence: Evidence, step: Step, share: float, levels: Lev
         slow(policy, one, other, slow_limit_ms(policy, other), levels),
     ]  # fmt: skip
     if not plan.first:
-        found.insert(1, ratio(policy, one, other, share, levels, paired=step.shadow))
+        half = replace(levels, alpha=policy.alpha / 2)
+        found.insert(1, ratio(policy, one, other, share, half, paired=step.shadow))
         found.append(stretched(plan, one, other))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from penstock.stats.sequential import share
 from penstock.verdict import Check, Outcome
 
 NOTHING = "nothing measured yet"
+SPENT = "; nobody is left to compare with, the steps before proved it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Levels:
     """How sure a check must be."""
 
     alpha: float
-    """To fail: the policy's, divided by the checks that can and by the steps."""
+    """To fail: what a check has of the policy's, which all checks of a step share."""
 
     beta: float
     """To pass: the policy's, for each check, as all must pass."""
@@ -30,9 +31,13 @@ class Levels:
     least: int
     """Users that each arm needs to pass."""
 
+    spent: bool = False
+    """Nobody is left with the champion, and as much time was looked at as there was of it: bounds
+    get no narrower. What is not worse for sure passes then, as the steps before have proved it."""
+
     def split(self, parts: int) -> Levels:
         """Return the levels of each of several checks that fail as one."""
-        return Levels(alpha=self.alpha / max(1, parts), beta=self.beta, least=self.least)
+        return replace(self, alpha=self.alpha / max(1, parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +169,10 @@ def at_most_more(
         outcome=_outcome(
             min(met.users, usual.users),
             fails=sure.low > more,
-            passes=likely.high <= more,
+            passes=likely.high <= more or levels.spent,
             levels=levels,
         ),
-        reason=_reason(met.users, reason),
+        reason=_reason(met.users, reason + spent(levels, likely.high <= more)),
         estimate=sure.estimate,
         low=sure.low,
         high=likely.high,
@@ -182,6 +187,11 @@ def _more(met: Met, usual: Met, alpha: float) -> exceedance.Excess:
     return exceedance.slower(
         met.events, met.users, usual_over=usual.events, usual_n=usual.users, alpha=alpha
     )
+
+
+def spent(levels: Levels, proved: bool) -> str:
+    """Return what is said of a comparison that passes for want of anybody to compare with."""
+    return SPENT if levels.spent and not proved else ""
 
 
 def _outcome(users: int, *, fails: bool, passes: bool, levels: Levels) -> Outcome:
@@ -232,14 +242,16 @@ def against(
     sure = eprocess.ratio(*counts, share=design, alpha=levels.alpha)
     likely = eprocess.ratio(*counts, share=design, alpha=levels.beta)
     above = sure.estimate is not None and sure.estimate > limit
-    passes = likely.high <= limit or not (above and likely.low > 1)
+    proved = likely.high <= limit or not (above and likely.low > 1)
     bounds = f"×{sure.estimate or 0:.2f} [{sure.low:.2f}, {likely.high:.2f}]"
     told = "none with either" if sure.estimate is None else f"{bounds}, {counts[0]} to {counts[1]}"
     return Found(
         name=name,
         role="errors",
-        outcome=_outcome(min(users), fails=above and sure.low > 1, passes=passes, levels=levels),
-        reason=_reason(min(users), f"{told}, at most ×{limit:g}"),
+        outcome=_outcome(
+            min(users), fails=above and sure.low > 1, passes=proved or levels.spent, levels=levels
+        ),
+        reason=_reason(min(users), f"{told}, at most ×{limit:g}{spent(levels, proved)}"),
         estimate=sure.estimate,
         low=sure.low,
         high=likely.high,

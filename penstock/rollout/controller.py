@@ -25,12 +25,12 @@ from penstock.rollout.journal import Journal, Told, unheard
 from penstock.rollout.judgement import Seen
 from penstock.rollout.looks import look, plain
 from penstock.rollout.observing import Glance, Observer
-from penstock.rollout.opened import opened_of
-from penstock.rollout.past import PAGED, past_of
+from penstock.rollout.opened import Opened, opened_of
+from penstock.rollout.past import PAGED, past_of, share_percent
 from penstock.rollout.plan import ENDED, Phase, Plan, declared
 from penstock.rollout.ports import Clock, DataPlane, Lease, Notifier, TableError
 from penstock.rollout.state import INTENT, Act, Pending, State
-from penstock.rollout.table import BUCKETS, TrafficTable
+from penstock.rollout.table import TrafficTable
 from penstock.rollout.tables import table_for
 from penstock.rollout.watchdog import exposed, returned
 
@@ -171,7 +171,7 @@ class Controller:
         before = replace(state, pending=None)
         glance = self.observer.look(opened, plan, before, entries, now)
         action = _action(plan, state, glance.seen, now, changed=changed)
-        seen = self._noted(plan, state, glance, action, now)
+        seen = self._noted(opened, plan, state, glance, action, now)
         self.waits_for, self.why = action.waits_for, action.why
         if action.act is None:
             self._page(entries, state, seen, now)
@@ -235,13 +235,20 @@ class Controller:
         return self.journal.state()
 
     def _noted(
-        self, plan: Plan, state: State, glance: Glance, action: Action, now: datetime
+        self,
+        opened: Opened,
+        plan: Plan,
+        state: State,
+        glance: Glance,
+        action: Action,
+        now: datetime,
     ) -> dict[str, Any]:
         at_step = state.step is not None and state.step < len(plan.steps)
+        held = None if state.table is None else state.table.to_dict()
         seen = look(
             at=now,
             step=plan.steps[state.step or 0].name if at_step else None,
-            share_percent=100 * state.table.buckets / BUCKETS if state.table else 0.0,
+            share_percent=share_percent(held, opened.challenger.slot) or 0.0,
             seen=glance.seen,
             summary=glance.summary,
             act=str(action.act or "hold"),

@@ -1,10 +1,11 @@
 """Judge a step's evidence against the plan. Pure; may be asked after every request.
 
 Every check holds under repeated looks. What fails may do so as soon as it is sure; what passes
-needs the least number of users besides. A version as good as the champion is failed by any check
-at any step with chance ``alpha`` at most: each check has its share of it. Each check passes a
-version that is worse by its limit with chance ``beta`` at most; as all must pass, none is corrected
-for the others.
+needs the least number of users besides. A version as good as the champion is failed at a step, by
+any check, with chance ``alpha`` at most: half of it is the errors', which must be seen soonest, the
+other checks share the rest. To go back for good takes two such strikes. Each check passes a version
+that is worse by its limit with chance ``beta`` at most; as all must pass, none is corrected for the
+others.
 """
 
 from __future__ import annotations
@@ -63,15 +64,26 @@ def judge(plan: Plan, evidence: Evidence, step: Step, *, now: datetime) -> Judge
 
 
 def levels_of(plan: Plan, evidence: Evidence, step: Step) -> Levels:
-    """Return how sure each check must be; all parts of alpha together are the policy's."""
+    """Return how sure each check must be; all parts of alpha together are the policy's.
+
+    Of the half that is the errors', see :func:`penstock.rollout.answering.judged`.
+    """
     policy = plan.policy
     if step.shadow:
         asked = ALWAYS + len(shadowing.ASKED) + bool(evidence.slices)
     else:
         kinds = len(segments.KINDS) if evidence.slices else 0
         asked = ALWAYS + 2 + len(policy.guardrails) + kinds
-    alpha = policy.alpha / (len(plan.steps) * asked)
-    return Levels(alpha=alpha, beta=policy.beta, least=policy.min_users)
+    alpha = policy.alpha / 2 / (asked - 1)
+    return Levels(
+        alpha=alpha, beta=policy.beta, least=policy.min_users, spent=_spent(evidence, step)
+    )
+
+
+def _spent(evidence: Evidence, step: Step) -> bool:
+    """Return whether the champion's users are those of before, and have been looked at in full."""
+    usual_s = evidence.champion.lasts_s
+    return step.percent == 100 and 0 < usual_s <= evidence.challenger.lasts_s
 
 
 def share_of(step: Step) -> float:

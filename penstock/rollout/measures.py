@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.release import Measure
-from penstock.rollout.checks import NOTHING, Found, Levels
+from penstock.rollout.checks import NOTHING, Found, Levels, spent
 from penstock.rollout.evidence import Answers, Evidence, Floats, Ints
 from penstock.rollout.judgement import Effect
 from penstock.rollout.plan import Plan
@@ -163,14 +163,16 @@ def compare(
         )
         for level in (levels.alpha, levels.beta)
     )
-    effect = _effect(measure, sure, likely, least)
+    effect = _effect(measure, sure, likely, least, levels)
+    proved = likely.low > -measure.margin
     estimate = None if sure.estimate is None else sign * sure.estimate
     low, high = sorted((sign * likely.low, sign * sure.high))
     found = Found(
         name=measure.name,
         role=role,
         outcome=_outcome(effect, nothing=estimate is None, waits=terms.waits),
-        reason=_told(measure, estimate, (low, high), len(one_u), len(other_u), least),
+        reason=_told(measure, estimate, (low, high), len(one_u), len(other_u), least)
+        + (spent(levels, proved) if effect is Effect.PARITY else ""),
         estimate=estimate,
         low=low,
         high=high,
@@ -185,14 +187,18 @@ def compare(
 
 
 def _effect(
-    measure: Measure, sure: confseq.Difference, likely: confseq.Difference, least: int
+    measure: Measure,
+    sure: confseq.Difference,
+    likely: confseq.Difference,
+    least: int,
+    levels: Levels,
 ) -> Effect:
     """Return the effect; numbers are turned so that more is better."""
     if sure.estimate is None:
         return Effect.UNCLEAR
     if sure.high < 0 and sure.estimate < -measure.margin:
         return Effect.WORSE
-    if sure.n < least or likely.low <= -measure.margin:
+    if sure.n < least or (likely.low <= -measure.margin and not levels.spent):
         return Effect.UNCLEAR
     return Effect.BETTER if likely.low > 0 else Effect.PARITY
 

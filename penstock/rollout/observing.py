@@ -14,7 +14,7 @@ from penstock.rollout import judge as judging
 from penstock.rollout.judgement import Evidence, Judgement, Reader, Seen, Window
 from penstock.rollout.opened import Opened
 from penstock.rollout.plan import Plan
-from penstock.rollout.ports import DataPlane, TableError
+from penstock.rollout.ports import DataPlane, Foreign, TableError
 from penstock.rollout.state import IN_FORCE, INTENT, Act, State
 from penstock.verdict import Outcome
 
@@ -134,6 +134,8 @@ class Observer:
             return True, ""
         try:
             return self.plane.observe(state.market) == state.table, ""
+        except Foreign:
+            return False, ""
         except TableError as e:
             return True, f"the table in force cannot be read: {e}"
 

@@ -461,13 +461,33 @@ def test_held_against_another_share_nothing_is_clearer_than_against_its_estimate
 
 
 def test_alpha_is_shared_among_all_that_can_fail():
-    """However many checks, steps and slices there are, together they have the policy's."""
+    """However many checks and slices a step has, together they have it; half is the errors'."""
     for step in PLAN.steps:
         evidence = sliced(step_of(step, seconds=20), GOOD)
         rows = [row for row in judged(evidence, step).rows if row["alpha"] is not None]
         often = [len(evidence.slices) if "in slices" in row["name"] else 1 for row in rows]
         shares = [row["alpha"] * n for row, n in zip(rows, often, strict=True)]
-        assert sum(shares) * len(PLAN.steps) <= POLICY.alpha * 1.000001
+        assert sum(shares) <= POLICY.alpha * 1.000001
+        (errors,) = [row["alpha"] for row in rows if row["name"] == answering.RATIO]
+        assert errors == POLICY.alpha / 2
+
+
+def test_where_nobody_is_left_to_compare_with_what_is_not_worse_for_sure_passes():
+    """At all users the champion's evidence grows no more; a bound that stays open ends nothing."""
+    last = PLAN.steps[-1]
+    narrow = Measure(name="right answers", source="right", margin=0.03, deviation=0.1)
+    plan = replace(PLAN, policy=replace(POLICY, primary=narrow))
+    evidence = step_of(last, seed=4, seconds=20)
+    short = replace(evidence, champion=evidence.champion.within(0.6))
+    early = replace(short, challenger=short.challenger.within(0.5))
+    bad = step_of(last, seed=4, seconds=20, version=Version(right=0.3))
+
+    spent, waits = judged(short, last, plan), judged(early, last, plan)
+
+    assert spent.outcome is Outcome.PASS
+    assert "nobody is left to compare with" in spent.rows[0]["reason"]
+    assert waits.outcome is Outcome.INCONCLUSIVE
+    assert judged(replace(bad, champion=short.champion), last, plan).outcome is Outcome.FAIL
 
 
 def test_a_harmless_version_looked_at_all_the_time_is_rarely_given_a_strike():

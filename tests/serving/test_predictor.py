@@ -23,7 +23,7 @@ from penstock.bundle import MANIFEST
 from penstock.runtimes.onnxruntime import OnnxModel
 from serving.answering import Answering
 from serving.batching import Batching
-from serving.faults import ERROR_SHARE, WRONG_SHARE, share_of
+from serving.faults import Fault, share_of
 from serving.hardened import Receive, Scope, Send
 from serving.metrics import Metrics
 from serving.package import NotServable, Served
@@ -330,7 +330,9 @@ def test_faults_break_users_only_and_stop_lets_requests_finish(tmp_path: Path):
 def test_a_failing_model_tells_its_log_and_not_its_client(tmp_path: Path):
     """A real exception gives 500 without its text, and a log line that names the request."""
     made = make_package(tmp_path / "package")
-    hit = next(name for name in map(str, range(100)) if share_of(name) < ERROR_SHARE)
+    hit = next(
+        name for name in map(str, range(100)) if share_of(name) < Fault.of("errors", on="all").share
+    )
     faults = ("--fault", "errors", "--fault-on", "all")
     with predictor(made.path, tmp_path / "log", *faults) as (_, port):
         url = f"http://127.0.0.1:{port}{INFER}"
@@ -352,7 +354,11 @@ def test_a_wrong_answer_is_the_next_class_for_the_chosen_requests(tmp_path: Path
     made = make_package(tmp_path / "package")
     right = OnnxModel(made.path / "model.onnx").run(request_input(table(ROWS))).argmax(axis=1)
     hit, spared = (
-        next(name for name in map(str, range(100)) if (share_of(name) < WRONG_SHARE) == wrong)
+        next(
+            name
+            for name in map(str, range(100))
+            if (share_of(name) < Fault.of("accuracy", on="all").share) == wrong
+        )
         for wrong in (True, False)
     )
     faults = ("--fault", "accuracy", "--fault-on", "all")

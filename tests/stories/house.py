@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,6 @@ from penstock.rollout.lease import FileLease
 from penstock.rollout.looks import looks_folder, read_looks
 from penstock.rollout.observing import Observer
 from penstock.rollout.opening import Wish
-from penstock.rollout.plan import ENDED
 from penstock.rollout.plane import Plane
 from penstock.rollout.reading import LogReader
 from penstock.rollout.replay import Traffic, replayed
@@ -43,6 +42,7 @@ from tests.stories import clicked
 from tests.stories.clicked import NAME
 
 RATE = 130.0
+LOOK_S = 0.2
 PATIENCE_S = 240.0
 """Longest time that a release is carried before its story is said to hang."""
 
@@ -105,9 +105,7 @@ class House:
                 name=name, public_key=key, roles=[role], actor=person(), now=datetime.now(UTC)
             )
         kill.remember(self.path, self.ledger)
-        self.plane = Plane.up(
-            self.path, model=NAME, port=free_port(), endpoint=clicked.ENDPOINT
-        )
+        self.plane = Plane.up(self.path, model=NAME, port=free_port(), endpoint=clicked.ENDPOINT)
         serve(Fleet(plane=self.plane), self.entries(), self.policy, lambda _: None)
 
     def end(self) -> None:
@@ -181,9 +179,10 @@ class House:
         return self.path / "serving" / "traffic"
 
     def saw(self, *, since: float = 0.0) -> list[dict[str, Any]]:
-        """Return what users saw, as they say themselves, in the order in which it came."""
+        """Return what users saw of requests sent since then (Unix seconds), as they say it."""
         lines = (self.traffic / "client.jsonl").read_text(encoding="utf-8").splitlines()
-        return [seen for line in lines if (seen := json.loads(line))["at"] >= since]
+        seen = [json.loads(line) for line in lines]
+        return [one for one in seen if one["at"] - one["latency_ms"] / 1000 >= since]
 
     @contextmanager
     def conducted(self, policy: Rollout | None = None) -> Iterator[Conductor]:
@@ -195,21 +194,30 @@ class House:
             with suppress(Exception):
                 made.abort("its story is over")
 
-    def carry(self, conductor: Conductor, until: Callable[[State], bool]) -> State:
-        """Carry on until what goes on is as wanted, or has ended; return it.
-
-        The release is the newest one; those before it are carried too.
-        """
+    def carry(self, conductor: Conductor, until: Callable[[], bool] = lambda: False) -> None:
+        """Carry on until something is so, or nothing goes on any more."""
         end = conductor.clock.now() + timedelta(seconds=PATIENCE_S)
-        while True:
-            conductor.round()
-            name = folding.releases(self.entries())[-1]
-            state = folding.fold(self.entries(), name)
-            if until(state) or (state.phase in ENDED and not folding.active(self.entries())):
-                return state
-            assert conductor.clock.now() < end, f"it hangs: {self.told(name)}"
-            if state.pending is None:
-                conductor.clock.sleep(0.2)
+        while not until():
+            states = conductor.round()
+            if not self.goes():
+                return
+            names = [state.release for state in states]
+            assert conductor.clock.now() < end, "\n".join(map(self.told, names))
+            if not any(state.pending for state in states):
+                conductor.clock.sleep(LOOK_S)
+
+    def releases(self) -> list[str]:
+        """Return the names of all releases, in the order in which they were opened."""
+        return folding.releases(self.entries())
+
+    def goes(self) -> bool:
+        """Return whether any release goes on."""
+        return bool(folding.active(self.entries()))
+
+    def users_come(self, count: int) -> None:
+        """Wait until so many more users have been answered, or not."""
+        seen = len(self.saw()) + count
+        wait_for(lambda: len(self.saw()) >= seen, 60)
 
     def story(self, release: str) -> Story:
         """Return what the ledger tells of a release."""
@@ -276,6 +284,11 @@ class Story:
         """Decisions that were a strike."""
         return [e for e in self.intents if e.body["strike"]]
 
+    @property
+    def version(self) -> str:
+        """The challenger, as its answers name it."""
+        return str(self.entries[0].version)
+
     def bucket(self, user: str) -> int:
         """Return the bucket in which this release has a user."""
         return bucket_of(self.release, user)
@@ -335,15 +348,9 @@ def controller(house: House, policy: Rollout) -> Iterator[subprocess.Popen[bytes
         process.wait()
 
 
-def answered(seen: list[dict[str, Any]]) -> Counter[str]:
-    """Return how many answers each version gave, and of those that got none, why."""
+def answered(seen: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Return how many answers each version gave, and of requests without one, why."""
     return Counter(
-        str(one.get("version")) if one["status"] == 200 else f"{one['status']} {one.get('error', '')}"
+        str(one.get("version")) if one["status"] == 200 else f"{one['status']} {one.get('error')}"
         for one in seen
     )
-
-
-__all__ = [
-    "COMPLIANCE", "OPERATOR", "POLICY", "Heard", "House", "Story", "answered", "conductor_of",
-    "controller", "wait_for",
-]  # fmt: skip

@@ -6,17 +6,43 @@ looks at the clock: the ledger tells what was done in which order and why, users
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from penstock.ledger import Stage, stage_of, serving_order
-from penstock.rollout.plan import Phase
-from tests.stories.house import POLICY, House, Story, answered
+from penstock.ledger import Stage, champion, serving_order, stage_of
+from penstock.release import WhenBusy
+from penstock.rollout import kill
+from penstock.rollout.past import PAGED
+from penstock.rollout.plan import ENDED, Phase
+from penstock.rollout.state import INTENT, OPENED
+from penstock.rollout.table import buckets_for
+from penstock.stage import Refused
+from tests.packages import wait_for
+from tests.people import person
+from tests.stories.house import (
+    COMPLIANCE,
+    OPERATOR,
+    POLICY,
+    House,
+    Story,
+    answered,
+    conductor_of,
+    controller,
+)
 
 pytestmark = pytest.mark.timeout(600)
 
-FORWARD = ["shadow", "canary 15 %", "progressive 50 %", "progressive 100 %", "bake"]
+CANARY, HALF, ALL = "canary 15 %", "progressive 50 %", "progressive 100 %"
+FORWARD = ["shadow", CANARY, HALF, ALL, "bake"]
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +61,241 @@ def entered(story: Story) -> list[str | None]:
     return [step for act, step in story.way if act == "enter"]
 
 
-def test_a_good_version_is_promoted(house: House):
-    """Every step in order, no user without an answer; the version before stands by, warm."""
+def in_canary(story: Story) -> bool:
+    """Return whether users are on the challenger for the first time."""
+    return story.state.phase is Phase.CANARY
+
+
+def test_a_worse_version_and_one_that_fails_at_half_the_users(house: House):
+    """The first never gets further than its canary; the second waits for it, and strikes twice.
+
+    One ranks wrongly. The other, queued behind it, fails requests when it has many of them: at half
+    of the users, again at half of them, and then nobody is on it any more.
+    """
+    policy = replace(POLICY, when_busy=WhenBusy.QUEUE)
+    with house.conducted(policy) as conductor, house.users():
+        worse = house.story(house.release(conductor, fault="ranking:share=0.9"))
+        house.carry(conductor, lambda: in_canary(worse))
+        assert conductor.open(house.wish(fault="errors:share=0.25,above=45")) is None
+        house.carry(conductor, lambda: len(house.releases()) > 1 or not house.goes())
+        failing = house.story(house.releases()[-1])
+        house.carry(conductor)
+
+        assert worse.state.phase is Phase.ROLLED_BACK, worse
+        assert set(entered(worse)) == {"shadow", CANARY}, worse
+        assert any("clicks" in e.body["why"] for e in worse.strikes), worse
+        assert failing.entries[0].body["queued"], failing
+        assert failing.entries[0].sequence > worse.entries[-1].sequence
+        assert twice_at_half(failing), failing
+    assert set(answered(house.saw())) <= {"1", worse.version, failing.version}
+    reached = {worse.bucket(s["user"]) for s in house.saw() if s["version"] == worse.version}
+    assert max(reached) < buckets_for(15)
+    assert house.plane.observe().buckets == 0
+    assert champion(house.entries()) == 1
+
+
+def twice_at_half(story: Story) -> bool:
+    """Return whether a release struck at half of the users, came back there, and went home."""
+    way = [
+        ("enter", "shadow"), ("enter", CANARY), ("enter", HALF), ("step back", CANARY),
+        ("enter", HALF), ("roll back", None),
+    ]  # fmt: skip
+    failing = [
+        row for e in story.strikes for row in e.body["rows"] if row["name"] == "failing users"
+    ]
+    return (
+        story.way == way
+        and story.state.strikes == 2
+        and not any(e.body["critical"] for e in story.strikes)
+        and all("failing users" in e.body["why"] for e in story.strikes)
+        and all(row["estimate"] < POLICY.critical_error_share for row in failing)
+    )
+
+
+def test_one_that_is_slow_on_phones_is_caught_by_its_slice(house: House):
+    """Few users have one, so that all together it is tolerable; the verdict names the slice."""
+    with house.conducted() as conductor, house.users():
+        fault = "latency:where=mobile=1,delay_ms=1500"
+        story = house.story(house.release(conductor, fault=fault))
+        house.carry(conductor)
+
+        assert story.state.phase is Phase.ROLLED_BACK, story
+        assert set(entered(story)) == {"shadow", CANARY}, story
+        for strike in story.strikes:
+            failed = [r for r in strike.body["rows"] if r["outcome"] == "fail"]
+            assert [r for r in failed if r["reason"].startswith("mobile: ")] == failed, story
+            named = [s for s in strike.body["segments"] if s["outcome"] == "fail"]
+            assert [s["name"] for s in named] == ["mobile"]
+    assert set(answered(house.saw())) == {"1", story.version}
+
+
+@pytest.mark.parametrize("ends", ["users", "log"])
+def test_without_evidence_everybody_goes_back(house: House, ends: str):
+    """Users stay away, or the challenger's log ends: it waits, calls people, and fails safe."""
+    policy = replace(POLICY, evidence_timeout=timedelta(seconds=8))
+    with house.conducted(policy) as conductor:
+        with house.users():
+            story = house.story(house.release(conductor))
+            house.carry(conductor, lambda: in_canary(story) and seen_some(story))
+            slot = story.entries[0].body["challenger"]["slot"]
+            if ends == "log":
+                with without(house, slot):
+                    house.carry(conductor)
+                    since = time.time()
+                    house.users_come(100)
+        house.carry(conductor)
+
+        assert story.state.phase is Phase.ROLLED_BACK, story
+        assert entered(story) == ["shadow", CANARY], story
+        assert not story.strikes
+        assert "no evidence for" in story.state.reason
+        kinds = [e.kind for e in story.entries]
+        assert PAGED in kinds, story
+        assert [e.body["cause"] for e in story.entries if e.kind == PAGED] == ["evidence"]
+    table = house.plane.observe()
+    assert (table.buckets, table.mirror) == (0, None)
+    if ends == "log":
+        assert set(answered(house.saw(since=since))) == {"1"}
+
+
+def seen_some(story: Story) -> bool:
+    """Return whether the challenger has answered users of the step in force."""
+    return any(s["version"] == story.version for s in story.house.saw())
+
+
+@contextmanager
+def without(house: House, slot: str) -> Iterator[None]:
+    """Take a slot's log folder away; its server goes on, and nobody reads what it writes."""
+    there = house.plane.log_folder(slot)
+    away = there.with_name(f"{slot}-away")
+    there.rename(away)
+    try:
+        yield
+    finally:
+        if there.exists():
+            shutil.rmtree(away)
+        else:
+            away.rename(there)
+
+
+def test_the_champion_dies_in_mid_canary(house: House):
+    """Killed again and again it is brought back; nobody moves on, and nobody is blamed for it."""
     with house.conducted() as conductor, house.users():
         story = house.story(house.release(conductor))
-        house.carry(conductor, lambda state: False)
+        house.carry(conductor, lambda: in_canary(story) and seen_some(story))
+        slot = story.entries[0].body["champion"]["slot"]
+        since, killed = time.time(), set[int]()
+
+        def frozen() -> bool:
+            pid = house.plane.status()["slots"][slot]["pid"]
+            if pid not in killed and house.plane.ready(slot):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            return conductor.controller(story.release).waits_for == "standby" and len(killed) > 2
+
+        house.carry(conductor, frozen)
+        assert in_canary(story), story
+        until = time.time()
+        house.carry(conductor, lambda: HALF in entered(story))
+        assert entered(story) == ["shadow", CANARY, HALF], story
+        assert story.state.strikes == 0
+        assert champion(house.entries()) == 1
+        seen = [s for s in house.saw(since=since) if s["at"] < until]
+    own = buckets_for(15)
+    mine = [s for s in seen if story.bucket(s["user"]) < own]
+    others = [s for s in seen if story.bucket(s["user"]) >= own]
+    assert set(answered(mine)) == {story.version}
+    assert "1" in answered(others)
+    assert story.version not in answered(others)
+
+
+def test_the_kill_switch_during_progressive(house: House):
+    """From the next request on nobody reaches the version, until a person clears it, and after."""
+    with house.conducted() as conductor, house.users():
+        story = house.story(house.release(conductor))
+        house.carry(conductor, lambda: story.state.phase is Phase.PROGRESSIVE)
+        kill.throw(house.path, person(OPERATOR), reason="unfair", now=datetime.now(UTC))
+        wait_for(lambda: house.plane.switch_in_force() is not None, 10)
+        since = time.time()
+        house.carry(conductor)
+
+        assert story.state.phase is Phase.KILLED, story
+        assert "unfair" in story.state.reason
+        before = [e.sequence for e in house.entries()]
+        for _ in range(5):
+            conductor.round()
+        assert [e.sequence for e in house.entries()] == before
+        assert house.plane.killed()
+        named: dict[str, Any] = {
+            "workload": "streamrec",
+            "reason": "it was",
+            "now": datetime.now(UTC),
+        }
+        kill.clear(house.path, house.ledger, person(COMPLIANCE), **named)
+        wait_for(lambda: house.plane.switch_in_force() is None, 10)
+        house.users_come(100)
+        conductor.tidy()
+    assert set(answered(house.saw(since=since))) == {"1"}
+    kinds = [e.kind for e in house.entries() if e.kind in (kill.KILL, kill.CLEARED)]
+    assert kinds == [kill.KILL, kill.CLEARED]
+    assert stage_of(house.entries(), int(story.version)) is Stage.ARCHIVED
+
+
+def test_the_controller_dies_in_mid_step(house: House):
+    """Killed in canary its users go home, at half they stay; the next one ends in the same place."""
+    made = conductor_of(house.path, house.ledger, POLICY, house.heard)
+    with house.users():
+        story = house.story(house.release(made))
+        with controller(house, POLICY) as process:
+            wait_for(lambda: in_canary(story) and seen_some(story), 200)
+            process.kill()
+            wait_for(lambda: house.plane.observe().buckets == 0, 20)
+            since = time.time()
+            before = [e.sequence for e in story.entries]
+            house.users_come(100)
+            assert set(answered(house.saw(since=since))) == {"1"}
+            assert [e.sequence for e in story.entries] == before
+        with controller(house, POLICY) as process:
+            wait_for(lambda: HALF in entered(story), 200)
+            process.kill()
+            process.wait()
+            since = time.time()
+            house.users_come(200)
+            assert set(answered(house.saw(since=since))) == {"1", story.version}
+            assert house.plane.observe() == story.state.table
+        with controller(house, POLICY) as process:
+            wait_for(lambda: story.state.phase in ENDED, 200)
+            assert process.wait(20) == 0
+
+        assert story.state.phase is Phase.DONE, story
+        assert list(dict.fromkeys(entered(story))) == FORWARD, story
+        assert not story.strikes
+        assert story.moves == ["STAGING", "SHADOW", "CANARY", "PRODUCTION"]
+    assert set(answered(house.saw())) == {"1", story.version}
+
+
+def test_a_good_version_is_promoted(house: House):
+    """Every step in order, no user without an answer; the version before stands by, warm.
+
+    Another release that is asked for meanwhile is refused, and nothing of it is begun.
+    """
+    with house.conducted() as conductor, house.users():
+        story = house.story(house.release(conductor))
+        house.carry(conductor, lambda: in_canary(story))
+        second = house.wish()
+        with pytest.raises(Refused, match=f"release {story.release} goes on, in CANARY"):
+            conductor.open(second)
+        house.carry(conductor)
         old, new = story.entries[0].body["champion"], story.entries[0].body["challenger"]
 
         assert story.state.phase is Phase.DONE, story
-        assert entered(story) == FORWARD
+        assert [step for _, step in story.way] == [*FORWARD, None]
         assert story.way[-1][0] == "finish"
         assert story.moves == ["STAGING", "SHADOW", "CANARY", "PRODUCTION"]
         table = house.plane.observe()
         assert (table.champion, table.trickle) == (new["slot"], old["slot"])
-        assert house.plane.ready(old["slot"])
         assert house.plane.verify_slot(old["slot"]) == ""
-    assert set(answered(house.saw())) == {str(old["version"]), str(new["version"])}, story
+    assert set(answered(house.saw())) == {str(old["version"]), story.version}, story
     assert serving_order(house.entries())[:2] == [new["version"], old["version"]]
+    opened = [e.version for e in house.entries() if e.kind in (OPENED, INTENT)]
+    assert second.version not in opened

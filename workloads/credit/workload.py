@@ -185,7 +185,7 @@ WORKLOAD = Workload(
         # Labels come after thirty days.
         deadline=timedelta(days=90),
         time_scale=1 / 100_000,  # a week becomes six seconds
-        primary=Measure(name="right decisions", source="right", margin=0.1, deviation=0.45),
+        primary=Measure(name="right decisions", source="right", margin=0.15, deviation=0.45),
         shadow=Shadow(max_disagreement_share=0.08, min_spearman=0.9),
         evidence_timeout=timedelta(days=14),
         kill_to=Fallback.RULES,

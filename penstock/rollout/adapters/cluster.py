@@ -23,7 +23,7 @@ from penstock.rollout.adapters.annotated import (
     tables_of,
 )
 from penstock.rollout.adapters.server import Held, Moved, Object, Ref, Server, Unanswered
-from penstock.rollout.ports import Stale, TableError
+from penstock.rollout.ports import Foreign, Stale, TableError
 from penstock.rollout.table import TrafficTable
 
 TRIES = 5
@@ -66,10 +66,6 @@ class Part:
         """Return whether a table makes the object another one than the tables that it keeps."""
         kept = tables_of(found)
         return self.render({**kept, table.market: table}) != self.render(kept)
-
-
-class Foreign(TableError):
-    """Somebody changed what is ours; the text says what and who. It is to be restored."""
 
 
 class Dialect(Protocol):

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.release import EVERYWHERE
 from penstock.rollout.adapters.annotated import TABLES, table_of
-from penstock.rollout.ports import Stale, TableError
+from penstock.rollout.ports import Foreign, Stale, TableError
 from penstock.rollout.table import RULES, TrafficTable, bucket_of
 from tests.rollout.adapters.stage import PLACE, Stage, stage, table, wait
 
@@ -130,7 +130,7 @@ def test_a_foreign_change_is_found_and_a_restore_takes_it_back(gateway: Stage, o
     foreign[0]["matches"] = foreign[0]["matches"][:3]
     gateway.fake.edit(gateway.main, {"spec": {"rules": foreign}}, manager="kubectl-edit")
 
-    with pytest.raises(TableError, match=r"rules\[0\].matches has 3 entries, not 6.*kubectl-edit"):
+    with pytest.raises(Foreign, match=r"rules\[0\].matches has 3 entries, not 6.*kubectl-edit"):
         gateway.plane.observe(EVERYWHERE)
     assert "kubectl-edit" in gateway.plane.verify(CANARY)
     if operation == "edit":
