@@ -106,7 +106,8 @@ class Conductor:
             while True:
                 heed()
                 states = self.round()
-                if not any(goes(state) for state in states):
+                # The one that ended just now may have been what another one was queued behind.
+                if not any(goes(state) for state in states) and not self._opens_queued():
                     return states
                 if not any(state.pending for state in states):
                     self.clock.sleep(TICK_S)
@@ -118,10 +119,14 @@ class Conductor:
     def round(self) -> list[State]:
         """Look at every release that goes on, once; return where each stands now."""
         self._heed_switch()
+        while self._opens_queued():
+            pass
         entries = self.entries()
-        while self.opener.next_queued(entries) is not None:
-            entries = self.entries()
         return [self._turn(state, entries) for state in folding.active(entries)]
+
+    def _opens_queued(self) -> bool:
+        """Open the first release that was queued and whose turn it is; return whether one was."""
+        return self.opener.next_queued(self.entries()) is not None
 
     def _heed_switch(self) -> None:
         """Enter in the ledger what was done to the kill switch while nobody could."""

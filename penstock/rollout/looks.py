@@ -32,8 +32,8 @@ Look = Mapping[str, Any]
 def looks_folder(home: Path, release: str) -> Path:
     """Return the folder of a release's looks below a home.
 
-    >>> looks_folder(Path("/home"), "digits/2/all/1").as_posix()
-    '/home/serving/releases/digits-2-all-1'
+    >>> looks_folder(Path("h"), "digits/2/all/1").as_posix()
+    'h/serving/releases/digits-2-all-1'
     """
     return home / "serving" / "releases" / release.replace("/", "-")
 

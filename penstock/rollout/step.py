@@ -17,7 +17,7 @@ from penstock.rollout.champions import champions, promised, serve_champion
 from penstock.rollout.conductor import Conductor
 from penstock.rollout.journal import Told
 from penstock.rollout.looks import looks_folder, read_looks
-from penstock.rollout.opening import Wish, refuse
+from penstock.rollout.opening import Wish, queue, refuse
 from penstock.rollout.past import past_of
 from penstock.rollout.plan import ENDED, Phase
 from penstock.rollout.replay import Traffic, replayed
@@ -153,12 +153,13 @@ def carry_on(
         once: Look once at each, and leave.
 
     Raises:
-        LookupError: None goes on.
+        LookupError: None goes on, and none is queued.
     """
-    going = _going(ledger.entries(workload))
-    if not going:
+    entries = ledger.entries(workload)
+    going, waiting = _going(entries), queue(entries)
+    if not going and not waiting:
         raise LookupError(f"no release of {workload} goes on; begin one: penstock release start")
-    version = int(going[0].split("/")[1])
+    version = int(going[0].split("/")[1]) if going else waiting[0].version
     with (
         servers(workload, version, home, ledger, port, emit) as plane,
         conducted(plane, workload, home, ledger, actor, emit) as conductor,

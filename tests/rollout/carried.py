@@ -48,10 +48,6 @@ Says = Callable[[State], Outcome]
 Touch = Callable[[str], None]
 
 
-class Cut(BaseException):
-    """The process ends here."""
-
-
 def untouched(_what: str) -> None:
     """Let everything happen."""
 

@@ -162,6 +162,55 @@ def test_9_cut_again_and_again_a_story_ends_the_same(name: str, loop: str):
         assert came_to(told(word, trigger, cut)) == uncut
 
 
+def intended(world: World, loop: Callable[[World, str, str], Iterator[None]]) -> None:
+    """Let a controller die between its intent to enter the canary and everything else."""
+    told("p", Trigger.MANUAL, Cut(loop, never), world)
+    happens(world, "p")
+    running: Any = loop(world, "all", "one")
+    while world.state("all").pending is None:
+        next(running)
+    running.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_9_whoever_is_slow_changes_nothing_that_another_has_done(loop: str):
+    """It stops anywhere in a step forward, another takes users back, and the first goes on."""
+    tick = LOOPS[loop]
+    alone = Cut(tick, never)
+    told("pp", Trigger.MANUAL, alone)
+    for at in range(1, alone.points + 1):
+        world = told("p", Trigger.MANUAL, Cut(tick, never))
+        happens(world, "p")
+        slow: Any = tick(world, "all", "slow")
+        for _ in range(at):
+            next(slow, None)
+        for what in "pfpx":
+            happens(world, what)
+            Cut(tick, never).look(world)
+        back = world.plane.written("all")
+        for _ in slow:
+            pass
+
+        assert world.plane.written("all") == back
+        assert world.state("all").phase is Phase.ROLLED_BACK
+        for law in LAWS.values():
+            law(world, "all")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(("what", "end"), [("x", 0), ("f", 0), ("s", 0), ("k", 0), ("p", 6)])
+def test_5_a_step_that_was_only_intended_is_not_taken_on_old_evidence(
+    what: str, end: int, loop: str
+):
+    """After a crash the evidence, a person and the switch count, not what a dead one intended."""
+    world = World(POLICY, Slots(champion="a", challenger="b"), Trigger.MANUAL)
+    intended(world, LOOPS[loop])
+    happens(world, what)
+    Cut(LOOPS[loop], never).look(world)
+
+    assert max(table.buckets for table in world.plane.history["all"]) == end
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", STORIES)
 def test_10_every_table_that_was_in_force_follows_from_the_ledger(name: str, loop: str):

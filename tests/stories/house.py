@@ -42,7 +42,6 @@ from tests.stories import clicked
 from tests.stories.clicked import NAME
 
 RATE = 130.0
-LOOK_S = 0.2
 PATIENCE_S = 240.0
 """Longest time that a release is carried before its story is said to hang."""
 
@@ -195,16 +194,14 @@ class House:
                 made.abort("its story is over")
 
     def carry(self, conductor: Conductor, until: Callable[[], bool] = lambda: False) -> None:
-        """Carry on until something is so, or nothing goes on any more."""
+        """Carry on until something is so, or nothing goes on by itself any more."""
         end = conductor.clock.now() + timedelta(seconds=PATIENCE_S)
-        while not until():
-            states = conductor.round()
-            if not self.goes():
-                return
-            names = [state.release for state in states]
-            assert conductor.clock.now() < end, "\n".join(map(self.told, names))
-            if not any(state.pending for state in states):
-                conductor.clock.sleep(LOOK_S)
+
+        def goes(state: State) -> bool:
+            assert conductor.clock.now() < end, self.told(state.release)
+            return conductor.goes(state) and not until()
+
+        conductor.carry(lambda: None, goes=goes)
 
     def releases(self) -> list[str]:
         """Return the names of all releases, in the order in which they were opened."""

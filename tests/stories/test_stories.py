@@ -77,7 +77,7 @@ def test_a_worse_version_and_one_that_fails_at_half_the_users(house: House):
         worse = house.story(house.release(conductor, fault="ranking:share=0.9"))
         house.carry(conductor, lambda: in_canary(worse))
         assert conductor.open(house.wish(fault="errors:share=0.25,above=45")) is None
-        house.carry(conductor, lambda: len(house.releases()) > 1 or not house.goes())
+        house.carry(conductor, lambda: len(house.releases()) > 1)
         failing = house.story(house.releases()[-1])
         house.carry(conductor)
 
