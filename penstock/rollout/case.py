@@ -80,10 +80,18 @@ class Case:
     def cooling(self) -> timedelta:
         """Least time at the step in force."""
         assert self.step is not None
-        base = self.state.within or self.state.phase
-        if base is Phase.STEPPED_BACK and not self.promote:
+        if self._stepped_back and not self.promote:
             return max(self.step.soak, self.plan.cool_down)
         return self.step.soak
+
+    @property
+    def recovering(self) -> bool:
+        """Whether it was sent back as far as where no user is on it."""
+        return self.step is not None and self.step.shadow and self._stepped_back
+
+    @property
+    def _stepped_back(self) -> bool:
+        return (self.state.within or self.state.phase) is Phase.STEPPED_BACK
 
     @property
     def promote(self) -> Command | None:

@@ -214,12 +214,13 @@ class Conductor:
         if release not in self._starting:
             self._start(opened, entries)
             self._starting[release] = now
-        slot = opened.challenger.slot
-        ready_s = self.fleet.ready_s(slot)
+        challenger = opened.challenger
+        ready_s = self.fleet.ready_s(challenger)
         waited_s = (now - self._starting[release]).total_seconds()
-        if ready_s is not None or self.fleet.refused(slot) or waited_s > START_S:
+        if ready_s is not None or self.fleet.refused(challenger) or waited_s > START_S:
             self._up.add(release)
         if ready_s is not None:
+            slot = challenger.slot
             self.ready_s[slot] = ready_s
             self.emit({"event": "ready", "release": release, "slot": slot, "seconds": ready_s})
         return release in self._up or state.step is None

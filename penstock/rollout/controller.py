@@ -99,6 +99,9 @@ class Controller:
         """Return whether this controller carries the release; it does from now on, where it can."""
         _, entries = self.journal.read()
         state = fold(entries, self.release)
+        if state.phase in ENDED:
+            # A lease of what has ended would run out, and a watchdog act on it.
+            return False
         held = self._holds(state, entries, self.journal.now(entries))
         if not held:
             self.waits_for, self.why = ELSEWHERE, "another controller carries it"

@@ -107,10 +107,24 @@ def _harm(case: Case) -> Action | None:
         return Action(act=Act.ROLL_BACK, why=judged.critical, strike=True, critical=True)
     if judged.outcome is not Outcome.FAIL:
         return None
+    if case.recovering:
+        return _anew(case, judged.reason)
     # All users are on it while it bakes: a step lower would be the same share of them.
     if case.state.strikes or step.index == 0 or step.phase is Phase.BAKE:
         return Action(act=Act.ROLL_BACK, why=judged.reason, strike=True)
     return Action(act=Act.STEP_BACK, step=step.index - 1, why=judged.reason, strike=True)
+
+
+def _anew(case: Case, reason: str) -> Action | None:
+    """Count a failure in shadow after a step back only when evidence has begun anew.
+
+    No user is on it there, and what fails while the first strike cools down may be the same
+    incident, which may be nobody's fault here.
+    """
+    if case.waited < case.cooling or case.frozen_by_person:
+        return None
+    why = _join("the cool-down is over, evidence begins anew", f"put aside: {reason}")
+    return Action(act=Act.ENTER, step=case.state.step, why=why)
 
 
 def _silent(case: Case) -> Action | None:
@@ -172,6 +186,9 @@ def _unproven(case: Case) -> Action | None:
         silence = case.seen_at + case.plan.evidence_timeout
         until = min(silence, deadline)
         return Action(act=None, why=case.reason, waits_for="evidence", until=until)
+    if case.outcome is Outcome.FAIL and case.recovering:
+        cooled = case.state.entered_at + case.cooling
+        return Action(act=None, why=case.reason, waits_for="cool-down", until=cooled)
     return Action(act=None, why=case.reason, waits_for="users", until=deadline)
 
 

@@ -48,7 +48,7 @@ def _enter(state: State, effect: Effect) -> State:
     """Begin a step; the same one again, under another plan, stays stepped back and paused."""
     step = effect.pending.step
     assert step is not None
-    if step == state.step:
+    if step == state.step and effect.pending.body.get("plan") is not None:
         here = base(state) if base(state) is Phase.STEPPED_BACK else effect.phases[step]
         within = None if state.within is None else here
         return _again(replace(state, within=within, phase=state.phase if within else here), effect)

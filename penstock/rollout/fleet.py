@@ -37,15 +37,29 @@ class Fleet:
         """Return the slot that runs a version, or is starting to."""
         return next((slot for slot, held in self.serving().items() if held == version), None)
 
-    def refused(self, slot: str) -> str:
-        """Return why a slot's server will never be ready; empty while it may."""
-        seen = self.plane.status()["slots"][slot]
-        return f"slot {slot} refused to serve: {seen['error']}" if seen["state"] == "failed" else ""
+    def ready(self, placed: Placed) -> bool:
+        """Return whether a version is up and ready in its slot; not the one it takes the place of.
 
-    def ready_s(self, slot: str) -> float | None:
-        """Return how long a slot's server took to be ready, None while it is not."""
-        seen = self.plane.status()["slots"][slot]
-        return seen["seconds"] if seen["state"] == "ready" else None
+        What a slot was told a moment ago, its supervisor may not have seen yet.
+        """
+        return self._state(placed) == "ready"
+
+    def refused(self, placed: Placed) -> str:
+        """Return why a version's server will never be ready; empty while it may."""
+        if self._state(placed) != "failed":
+            return ""
+        error = self.plane.status()["slots"][placed.slot]["error"]
+        return f"slot {placed.slot} refused to serve: {error}"
+
+    def ready_s(self, placed: Placed) -> float | None:
+        """Return how long a version's server took to be ready, None while it is not."""
+        seen = self.plane.status()["slots"][placed.slot]
+        return seen["seconds"] if self.ready(placed) else None
+
+    def _state(self, placed: Placed) -> str:
+        """Return the state of a version's server; empty while its slot is another's."""
+        seen = self.plane.status()["slots"][placed.slot]
+        return seen["state"] if seen["version"] == str(placed.version) else ""
 
     def stands_by(self, slot: str) -> bool:
         """Return whether a slot could take every user: it is up and gave the golden answers."""

@@ -199,7 +199,9 @@ def _misstep(folded: _Fold, act: Act, step: int | None, body: Mapping[str, Any])
     """Return why an act cannot follow from where the release stands; empty where it can."""
     here, last = folded.state.step, len(folded.phases) - 1
     following = 0 if here is None else here + 1
-    restarts = step is not None and step == here and body.get("plan") is not None
+    # With another plan, or in shadow when the cool-down after a strike is over.
+    cooled = folded.state.phase is Phase.STEPPED_BACK and here == 0
+    restarts = step is not None and step == here and (cooled or body.get("plan") is not None)
     allowed: Mapping[Act, bool] = {
         Act.ENTER: restarts or (step == following and following <= last),
         Act.AWAIT: step == following and following <= last,

@@ -12,7 +12,7 @@ from penstock.ledger.standing import standings
 from penstock.rollout import approvals, commands, documents
 from penstock.rollout import judge as judging
 from penstock.rollout.judgement import Evidence, Judgement, Reader, Seen, Window
-from penstock.rollout.opened import Opened
+from penstock.rollout.opened import Opened, Placed
 from penstock.rollout.plan import Plan
 from penstock.rollout.ports import DataPlane, Foreign, TableError
 from penstock.rollout.state import IN_FORCE, INTENT, Act, State
@@ -22,7 +22,7 @@ SKEWED_S = 5.0
 """Records are dated by the wall clock: this far off the ledger's time they cannot be placed."""
 
 
-def _never(_slot: str) -> str:
+def _never(_placed: Placed) -> str:
     return ""
 
 
@@ -48,8 +48,11 @@ class Observer:
     judge: Callable[..., Judgement] = judging.judge
     """What a step's evidence comes to: plan, evidence, step, now."""
 
-    refused: Callable[[str], str] = _never
-    """Of a slot: why its server will never be ready; empty while it may."""
+    ready: Callable[[Placed], bool] | None = None
+    """Whether a version is up and ready in its slot; None asks the plane whether the slot is."""
+
+    refused: Callable[[Placed], str] = _never
+    """Why a version's server will never be ready; empty while it may."""
 
     drilled: Callable[[Sequence[Entry], datetime], str] = lambda _entries, _now: ""
     """Why forward steps wait for a rehearsed rollback; empty where none is needed."""
@@ -67,8 +70,7 @@ class Observer:
         self, opened: Opened, plan: Plan, state: State, entries: Sequence[Entry], now: datetime
     ) -> Glance:
         """Return what is to be seen of a release without a pending intent."""
-        slot = opened.challenger.slot
-        ready = self.plane.ready(slot)
+        ready = self._is_ready(opened.challenger)
         evidence, judgement = self._judged(opened, plan, state, entries, now, alive=ready)
         intended, unread = self._table(state)
         conflict = unread or self._skewed()
@@ -76,7 +78,7 @@ class Observer:
         version = opened.challenger.version
         seen = Seen(
             ready=ready,
-            refused="" if ready else self.refused(slot),
+            refused="" if ready else self.refused(opened.challenger),
             judgement=judgement,
             evidence_at=self._sound_at(state, evidence, judgement, conflict),
             standby_ready=opened.champion is None or self._stands_by(opened.champion.slot),
@@ -124,6 +126,9 @@ class Observer:
             return kept
         self._sound[state.release] = newest
         return newest
+
+    def _is_ready(self, placed: Placed) -> bool:
+        return self.plane.ready(placed.slot) if self.ready is None else self.ready(placed)
 
     def _stands_by(self, slot: str) -> bool:
         return self.plane.ready(slot) if self.standby is None else self.standby(slot)

@@ -89,6 +89,7 @@ def conducted(
                 plane=plane,
                 reader=reader,
                 ledger=ledger,
+                ready=fleet.ready,
                 refused=fleet.refused,
                 standby=fleet.stands_by,
                 drilled=lambda entries, now: drill.due(entries, declared.rollout, now),

@@ -197,7 +197,8 @@ class Supervisor:
     def _end_release(self, held: Held) -> None:
         """Nobody watches the challenger, so nobody may see it."""
         table = written.written(self._proxy.edge.routes, held.market)
-        if not exposed(table):
+        # The lease of a release that has ended may be left; the one after it is carried.
+        if table.salt != held.release or not exposed(table):
             return
         written.apply(self._proxy.edge.routes, returned(table))
         ended = "is silent" if held.lives() else "has ended"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,6 +25,7 @@ from penstock.rollout.fleet import Fleet, free_slot
 from penstock.rollout.journal import unheard
 from penstock.rollout.lease import FileLease, leases_of
 from penstock.rollout.observing import Observer
+from penstock.rollout.opened import Placed
 from penstock.rollout.opening import Opener, Wish, queue
 from penstock.rollout.plan import Phase
 from penstock.rollout.plane import Plane
@@ -75,9 +76,11 @@ class House:
     policy: Rollout = QUICK
     says: Says = well
 
-    def furnish(self) -> None:
-        """Register the versions."""
+    def furnish(self, *, before: int | None = None) -> None:
+        """Register the versions; perhaps one that served before the first."""
         ledger = self.ledger()
+        if before is not None:
+            self._register(ledger, before, package(self.path / f"p{before}"), *ALL_THE_WAY)
         first = package(self.path / "p1")
         self._register(ledger, 1, first, *ALL_THE_WAY)
         for version in (2, 3):
@@ -118,7 +121,12 @@ class House:
             clock=SteadyClock(),
             notifier=Noted(),
             observer=Observer(
-                plane=plane, reader=told, ledger=ledger, judge=judge, refused=fleet.refused
+                plane=plane,
+                reader=told,
+                ledger=ledger,
+                judge=judge,
+                ready=fleet.ready,
+                refused=fleet.refused,
             ),
             actor=person(),
             home=self.path,
@@ -198,6 +206,32 @@ def test_a_release_that_dies_in_canary_is_taken_up_again(house: House):
     assert champion(ledger.entries("digits")) == 2
     assert list(leases_of(house.path / "serving").glob("*.json")) == []
     ledger.close()
+
+
+def test_a_slot_is_ready_when_its_new_version_is(tmp_path: Path):
+    """The standby that a challenger takes the place of answers a little longer: not in its name."""
+    house = House(tmp_path)
+    house.furnish(before=9)
+    plane, ledger = house.up(), house.ledger()
+    conductor = house.conductor(ledger)
+    conductor.tidy()
+    standby = Placed(version=9, digest="", slot="b")
+    wait_for(lambda: conductor.fleet.ready(standby), 20)
+    seen: list[tuple[str, str]] = []
+
+    def note(event: Mapping[str, Any]) -> None:
+        if event["event"] == "look" and event["act"] == "enter":
+            held = plane.status()["slots"]["b"]
+            seen.append((held["version"], held["state"]))
+
+    conductor.emit = note
+    try:
+        conductor.open(wish())
+        conductor.carry(nothing_came, goes=lambda state: state.step is None)
+        assert seen == [("2", "ready")]
+    finally:
+        plane.down()
+        ledger.close()
 
 
 def test_a_release_that_dies_later_is_left_as_it_is(house: House):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.release import Market, Measure, Rollout, Trigger
 from penstock.rollout.action import Action
+from penstock.rollout.case import Case
 from penstock.rollout.decide import decide, reconsider, replanned
 from penstock.rollout.judgement import Approved, Effect, Judgement, Seen
 from penstock.rollout.plan import ENDED, Phase, Plan, plan_of
@@ -105,6 +106,7 @@ PROGRESSIVE, BAKE = state_of("PROGRESSIVE", 2), state_of("BAKE", 4)
 STRUCK = replace(CANARY, strikes=1)
 BACK = state_of("STEPPED_BACK", 1, strikes=1)
 BACK_IN_SHADOW = state_of("STEPPED_BACK", 0, strikes=1)
+PAUSED_BACK_IN_SHADOW = state_of("PAUSED", 0, within=Phase.STEPPED_BACK, strikes=1)
 AWAIT = state_of("AWAIT", 0, within=Phase.SHADOW, awaited=1)
 PAUSED = state_of("PAUSED", 1, within=Phase.CANARY)
 PAUSED_AWAIT = state_of("PAUSED", 0, within=Phase.SHADOW, awaited=1)
@@ -214,7 +216,14 @@ LINES: tuple[tuple[State, float, str | None, dict[str, Any], Plan, str], ...] = 
     (BACK, 4, "pass", {"command": asked(Ask.PROMOTE)}, PLAN, "enter 2 answers 77"),
     (BACK, 1, "fail", {}, PLAN, "roll back strike"),
     (BACK_IN_SHADOW, 7, "pass", {}, PLAN, "enter 1"),
-    (BACK_IN_SHADOW, 1, "fail", {}, PLAN, "roll back strike"),
+    # In shadow nobody is at risk: what fails during the cool-down is put aside, once.
+    (BACK_IN_SHADOW, 1, "fail", {}, PLAN, "hold: cool-down"),
+    (BACK_IN_SHADOW, 6.9, "fail", {}, PLAN, "hold: cool-down"),
+    (BACK_IN_SHADOW, 7, "fail", {}, PLAN, "enter 0"),
+    (BACK_IN_SHADOW, 1, "fail", {"evidence_at": None}, PLAN, "roll back"),
+    (BACK_IN_SHADOW, 1, "fail", CRITICAL, PLAN, "roll back strike critical"),
+    (replace(SHADOW, strikes=1), 1, "fail", {}, PLAN, "roll back strike"),
+    (PAUSED_BACK_IN_SHADOW, 9, "fail", {}, PLAN, "hold: person"),
     # PAUSED: nothing forward, everything back
     (PAUSED, 99, "pass", {}, PLAN, "hold: person"),
     (PAUSED, 99, "inconclusive", {}, PLAN, "hold: person"),
@@ -288,7 +297,7 @@ def test_only_a_fresh_pass_after_the_soak_moves_forward(
 
     action = decide(PLAN, state, seen, now)
 
-    if action.act in (Act.ENTER, Act.FINISH, Act.AWAIT):
+    if action.act in (Act.ENTER, Act.FINISH, Act.AWAIT) and action.step != state.step:
         assert outcome is Outcome.PASS
         assert waited >= PLAN.steps[state.step or 0].soak
         assert abs(age) <= PLAN.evidence_timeout
@@ -308,6 +317,10 @@ def test_harm_never_waits(
 
     action = decide(PLAN, state, seen, now)
 
+    if Case(PLAN, state, seen, now).recovering:
+        assert action.act not in (Act.FINISH, Act.AWAIT)
+        assert action.step in (None, 0), "only copies, until evidence has begun anew"
+        return
     assert action.act in (Act.STEP_BACK, Act.ROLL_BACK)
     assert action.act is Act.ROLL_BACK or not state.strikes
 

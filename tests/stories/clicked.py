@@ -28,7 +28,7 @@ from workloads.streamrec.simulator import START, Settings, World
 from workloads.streamrec.transform import FEATURES, USUAL_RATE
 
 NAME = "streamrec"
-MOBILE = 0.2
+MOBILE = 0.3
 """Share of impressions on a phone: few enough that what only they meet is usual for nobody."""
 
 ENDPOINT = Endpoint(timeout_ms=4000.0, max_in_flight=512, hashed=("user_id",))

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from penstock.ledger import Ledger
 from penstock.processes import die_with_parent, undisturbed
-from tests.stories.house import Heard, conductor_of
+from tests.stories.house import carrying
 
 
 def main(home: Path, policy: Path) -> None:
     """Carry every release of a home until it ends."""
     die_with_parent()
     ledger = Ledger(f"sqlite:///{home / 'ledger.db'}")
-    conductor = conductor_of(home, ledger, pickle.loads(policy.read_bytes()), Heard())
-    with undisturbed() as heed:
+    given = pickle.loads(policy.read_bytes())
+    with carrying(home, ledger, given) as conductor, undisturbed() as heed:
         conductor.carry(heed)
     ledger.close()
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,19 +21,15 @@ from penstock.registered import registration
 from penstock.release import EVERYWHERE, Measure, Rollout, Shadow, Trigger
 from penstock.rollout import folding, kill
 from penstock.rollout.champions import serve
-from penstock.rollout.clock import SteadyClock
 from penstock.rollout.conductor import Conductor
 from penstock.rollout.fleet import Fleet
-from penstock.rollout.journal import Told
-from penstock.rollout.lease import FileLease
 from penstock.rollout.looks import looks_folder, read_looks
-from penstock.rollout.observing import Observer
 from penstock.rollout.opening import Wish
 from penstock.rollout.plane import Plane
-from penstock.rollout.reading import LogReader
 from penstock.rollout.replay import Traffic, replayed
+from penstock.rollout.running import conducted
 from penstock.rollout.state import IN_FORCE, INTENT, State
-from penstock.rollout.table import SLOTS, bucket_of
+from penstock.rollout.table import bucket_of
 from penstock.rollout.telling import status
 from penstock.workload import load
 from tests.packages import free_port, wait_for
@@ -67,14 +63,6 @@ POLICY = Rollout(
 """Short soaks; long patience, as the machine may be busy: no story depends on its speed."""
 
 
-class Heard(list[Told]):
-    """A notifier that keeps what it was told."""
-
-    def tell(self, event: Told) -> None:
-        """Keep one event."""
-        self.append(event)
-
-
 @dataclass(kw_only=True)
 class House:
     """The home of one workload, and what happens in it."""
@@ -85,7 +73,6 @@ class House:
     markets: str = ""
     ledger: Ledger = field(init=False)
     plane: Plane = field(init=False)
-    heard: Heard = field(default_factory=Heard)
     _snapshot: Bundle = field(init=False)
 
     def __post_init__(self) -> None:
@@ -185,12 +172,11 @@ class House:
 
     @contextmanager
     def conducted(self, policy: Rollout | None = None) -> Iterator[Conductor]:
-        """Yield what carries the releases of this home, by this policy."""
-        made = conductor_of(self.path, self.ledger, policy or self.policy, self.heard)
-        try:
-            yield made
-        finally:
-            with suppress(Exception):
+        """Yield what carries the releases of this home, by this policy; in the end it gives up."""
+        with carrying(self.path, self.ledger, policy or self.policy) as made:
+            try:
+                yield made
+            finally:
                 made.abort("its story is over")
 
     def carry(self, conductor: Conductor, until: Callable[[], bool] = lambda: False) -> None:
@@ -294,38 +280,13 @@ class Story:
         return f"{self.way}\n{self.house.told(self.release)}"
 
 
-def conductor_of(path: Path, ledger: Ledger, policy: Rollout, heard: Heard) -> Conductor:
-    """Return what carries the releases of a home, made of the parts that the command has."""
+@contextmanager
+def carrying(path: Path, ledger: Ledger, policy: Rollout) -> Iterator[Conductor]:
+    """Yield what carries the releases of a home, as the command makes it, by another policy."""
     plane = Plane.attach(path)
-    entries, fleet = ledger.entries(), Fleet(plane=plane)
-    clock = SteadyClock(datetime.fromisoformat(entries[-1].at))
-    opened = [state.opened_at.timestamp() for state in folding.active(ledger.entries(NAME))]
-    reader = LogReader(
-        logs={slot: plane.log_folder(slot) for slot in SLOTS},
-        outcomes=path / "serving" / "traffic" / "outcomes.jsonl",
-        since=min(opened, default=clock.now().timestamp()),
-        declared=load(NAME),
-    )
-    observer = Observer(
-        plane=plane,
-        reader=reader,
-        ledger=ledger,
-        refused=fleet.refused,
-        standby=fleet.stands_by,
-        ahead_s=clock.ahead_s,
-    )
-    return Conductor(
-        workload=NAME,
-        policy=policy,
-        fleet=fleet,
-        ledger=ledger,
-        lease=FileLease(path / "serving"),
-        clock=clock,
-        notifier=heard,
-        observer=observer,
-        actor=person(),
-        home=path,
-    )
+    with conducted(plane, NAME, path, ledger, person(), lambda _: None) as made:
+        made.policy = policy
+        yield made
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from tests.stories.house import (
     House,
     Story,
     answered,
-    conductor_of,
+    carrying,
     controller,
 )
 
@@ -76,7 +76,7 @@ def test_a_worse_version_and_one_that_fails_at_half_the_users(house: House):
     with house.conducted(policy) as conductor, house.users():
         worse = house.story(house.release(conductor, fault="ranking:share=0.9"))
         house.carry(conductor, lambda: in_canary(worse))
-        assert conductor.open(house.wish(fault="errors:share=0.25,above=45")) is None
+        assert conductor.open(house.wish(fault="errors:share=0.1,above=58")) is None
         house.carry(conductor, lambda: len(house.releases()) > 1)
         failing = house.story(house.releases()[-1])
         house.carry(conductor)
@@ -114,13 +114,14 @@ def twice_at_half(story: Story) -> bool:
 
 def test_one_that_is_slow_on_phones_is_caught_by_its_slice(house: House):
     """Few users have one, so that all together it is tolerable; the verdict names the slice."""
-    with house.conducted() as conductor, house.users():
+    policy = replace(POLICY, canary_percents=(30, 100), min_users=40)
+    with house.conducted(policy) as conductor, house.users():
         fault = "latency:where=mobile=1,delay_ms=1500"
         story = house.story(house.release(conductor, fault=fault))
         house.carry(conductor)
 
         assert story.state.phase is Phase.ROLLED_BACK, story
-        assert set(entered(story)) == {"shadow", CANARY}, story
+        assert set(entered(story)) == {"shadow", "canary 30 %"}, story
         for strike in story.strikes:
             failed = [r for r in strike.body["rows"] if r["outcome"] == "fail"]
             assert [r for r in failed if r["reason"].startswith("mobile: ")] == failed, story
@@ -243,8 +244,7 @@ def test_the_kill_switch_during_progressive(house: House):
 
 def test_the_controller_dies_in_mid_step(house: House):
     """Killed in canary its users go home, at half they stay; the next one ends in the same place."""
-    made = conductor_of(house.path, house.ledger, POLICY, house.heard)
-    with house.users():
+    with carrying(house.path, house.ledger, POLICY) as made, house.users():
         story = house.story(house.release(made))
         with controller(house, POLICY) as process:
             wait_for(lambda: in_canary(story) and seen_some(story), 200)
