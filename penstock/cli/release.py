@@ -49,7 +49,7 @@ def start(
     Example: penstock release start digits 4 --detach
 
     Exit codes: 0 promoted, or begun with --detach; 1 failed; 2 wrong call; 3 refused; 5 rolled
-    back; 6 waits for a person, or for its turn.
+    back; 6 waits for its turn.
     """
     held = home()
     refuse_during_a_run(held, "release start")
@@ -96,15 +96,14 @@ def _detached(held: Home, workload: str, opened: Sequence[str]) -> None:
 @app.command()
 def run(
     workload: Workload,
-    once: Annotated[bool, typer.Option(help="Look once at each release, and leave.")] = False,
     port: Port = None,
 ) -> None:
-    """Carry on every release of a workload until each has ended or waits for a person.
+    """Carry on every release of a workload until each has ended; it stays while a person must act.
 
     Example: penstock release run digits
 
-    Ended by Ctrl-C or a crash, it is taken up again by the same command; meanwhile users of shadow
-    and canary are with the champion. Exit codes: as of start.
+    After Ctrl-C or a crash the same command takes them up again; meanwhile the champion answers
+    users of shadow and canary. Exit codes: as of start; 6 another process carries it; 130 Ctrl-C.
     """
     held = home()
     refuse_during_a_run(held, "release run")
@@ -120,14 +119,16 @@ def run(
             actor=Actor.load(held.key()),
             port=port or Plane.port(held.path) or PORT,
             emit=lambda event: show_release(event, screen),
-            once=once,
         )
         aside = _follow(workload, held, ledger)
+    except KeyboardInterrupt:
+        typer.echo(f"left to whoever carries it on: penstock release run {workload}")
+        raise typer.Exit(EXIT["interrupted"]) from None
     finally:
         screen.stop()
         ledger.close()
     for branch in branches:
-        console.print(row(branch.market, branch.seconds, branch.outcome, branch.reason))
+        console.print(row(branch.id, branch.seconds, branch.outcome, branch.reason))
     if aside:
         console.print(plain(aside))
     raise typer.Exit(_code(branches))

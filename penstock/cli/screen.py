@@ -148,6 +148,8 @@ def show_release(event: Mapping[str, Any], screen: Screen) -> None:
         screen.done("prepare", event["seconds"], "pass", line)
     elif kind == "look" and event["step"] is not None:
         screen.working(_named(event, event["step"]), tick_text(event))
+    elif kind == "asked":
+        screen.done(_named(event, "waits"), None, "waiting", event["text"])
     elif kind == "left":
         screen.done(_named(event, event["name"]), event["seconds"], event["outcome"], event["line"])
 

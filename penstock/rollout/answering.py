@@ -34,7 +34,9 @@ def judged(plan: Plan, evidence: Evidence, step: Step, share: float, levels: Lev
         slow(policy, one, other, slow_limit_ms(policy, other), levels),
     ]  # fmt: skip
     if not plan.first:
-        half = replace(levels, alpha=policy.alpha / 2)
+        # Steps begin their evidence anew, so a version at the limit must slip through each of them.
+        steps = sum(0 < step.percent < 100 for step in plan.steps)
+        half = replace(levels, alpha=policy.alpha / 2, beta=policy.beta ** (1 / max(1, steps)))
         found.insert(1, ratio(policy, one, other, share, half, paired=step.shadow))
         found.append(stretched(plan, one, other))
     return found

@@ -15,6 +15,9 @@ from penstock.stats.sequential import share
 from penstock.verdict import Check, Outcome
 
 NOTHING = "nothing measured yet"
+FEW = 20
+"""Failing users of both arms, below whom a ratio of them is not asked to be known."""
+
 SPENT = "; nobody is left to compare with, the steps before proved it"
 
 
@@ -230,9 +233,9 @@ def against(
     """Hold the rate of failing users against the champion's.
 
     It fails when it surely is higher than the champion's and by the estimate more than ``limit``
-    times that: within the limit, a little worse is tolerable, however sure. It passes when it
-    surely is within the limit, or when not even at the level of a pass it looks higher: rare events
-    never show more, and :func:`at_most` bounds what they can hide.
+    times that: within the limit, a little worse is tolerable, however sure. It passes when it is
+    within the limit at the level of a pass. With fewer than ``FEW`` failing users it passes too,
+    unless it fails: so few never show more, and :func:`at_most` bounds what they can hide.
 
     Args:
         counts: Failing users of the challenger and of the champion.
@@ -242,7 +245,7 @@ def against(
     sure = eprocess.ratio(*counts, share=design, alpha=levels.alpha)
     likely = eprocess.ratio(*counts, share=design, alpha=levels.beta)
     above = sure.estimate is not None and sure.estimate > limit
-    proved = likely.high <= limit or not (above and likely.low > 1)
+    proved = likely.high <= limit or sum(counts) < FEW
     bounds = f"×{sure.estimate or 0:.2f} [{sure.low:.2f}, {likely.high:.2f}]"
     told = "none with either" if sure.estimate is None else f"{bounds}, {counts[0]} to {counts[1]}"
     return Found(

@@ -62,7 +62,7 @@ class Conductor:
     """Releases whose servers were up once, or never will be."""
 
     _left: dict[str, int] = field(default_factory=dict[str, int])
-    """Steps of a release of which it was said how they ended."""
+    """Steps of a release that were left before, or of which it was said how they ended."""
 
     @property
     def opener(self) -> Opener:
@@ -145,6 +145,12 @@ class Conductor:
             return False
         return self.controller(state.release).waits_for not in PERSON or state.pending is not None
 
+    def is_ours(self, state: State) -> bool:
+        """Return whether a release goes on and nobody else carries it."""
+        if state.phase in ENDED:
+            return False
+        return self.controller(state.release).waits_for != ELSEWHERE
+
     def waits(self, release: str) -> str:
         """Return what a release was last seen to wait for, in a sentence."""
         return self.controller(release).why
@@ -185,9 +191,13 @@ class Conductor:
         # A rehearsed rollback moves users for a second, and gives them back.
         if unfinished.going_on(self.home / "serving") or not self._is_up(state, entries):
             return state
+        self._left.setdefault(state.release, len(steps_of(entries, state.release)))
+        waited_for = controller.waits_for
         after = controller.tick()
         if after.n > state.n:
             self._say_left(after)
+        if controller.waits_for in PERSON - {ELSEWHERE, waited_for}:
+            self.emit({"event": "asked", "release": state.release, "text": controller.why})
         if after.phase in ENDED:
             self.lease.release(state.release)
             self.tidy()
@@ -236,11 +246,16 @@ class Conductor:
         self.fleet.start(opened.challenger, entries, opened.fault)
 
     def tidy(self) -> None:
-        """Stop servers that nothing needs any more; after a kill, all stays as it is."""
+        """Drop leases and stop servers that nothing needs; after a kill servers stay as they are."""
+        entries = self.entries()
+        for release in set(self.lease.known()).intersection(folding.releases(entries)):
+            # Of a controller that died between the end of its release and giving the lease back.
+            if folding.fold(entries, release).phase in ENDED:
+                self.lease.drop(release)
         if self.fleet.plane.killed():
             return
         try:
-            self.fleet.tidy(self.ledger.entries(self.workload), self.policy)
+            self.fleet.tidy(entries, self.policy)
         except TableError as e:
             self.emit({"event": "unmoved", "text": str(e)})
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from penstock.rollout import answering, measures, segments, shadowing
+from penstock.rollout import answering, measures, segments, shadowing, silences
 from penstock.rollout.checks import Found, Levels
 from penstock.rollout.evidence import Evidence
 from penstock.rollout.judgement import Effect, Judgement
@@ -30,6 +30,10 @@ PROCESS = "challenger process"
 
 WHOLE = "evidence"
 SPLIT = "split of users"
+
+SILENT = 0.5
+"""Share of the policy's ``evidence_timeout`` after which a silent log is an error: people are
+called then, and have the rest of it before everybody goes back."""
 
 SETTLE_S = 1.0
 """Both slots' logs are written this much later: newer users of one may lack of the other."""
@@ -123,7 +127,7 @@ def _stale(plan: Plan, evidence: Evidence, step: Step, *, now: float) -> str:
         arms["champion"] = evidence.champion
     for name, arm in arms.items():
         silent_s = now - arm.at_n[-1] if len(arm) else 0.0
-        if silent_s > plan.evidence_timeout.total_seconds():
+        if silent_s > SILENT * plan.evidence_timeout.total_seconds():
             return f"the {name}'s newest record is {silent_s:.0f} s old"
     return ""
 
@@ -151,11 +155,16 @@ def _too_many(plan: Plan, evidence: Evidence, found: Sequence[Found]) -> str:
 
 def _split(evidence: Evidence, share: float, levels: Levels, *, now: float) -> Found:
     """Ask whether users were divided as the table says: else nothing else can be believed."""
-    settled = [
-        arm.where(arm.at_n <= now - SETTLE_S).users
-        for arm in (evidence.challenger, evidence.champion)
+    arms = [
+        arm.where(arm.at_n <= now - SETTLE_S) for arm in (evidence.challenger, evidence.champion)
     ]
+    settled = [arm.users for arm in arms]
     found = mismatch.split(*settled, share=share, alpha=levels.alpha)
+    if found.failed:
+        # It is no fault of the table's, or the version's, where one of them was down.
+        arms = silences.without(*arms, share=share, alpha=levels.alpha)
+        settled = [arm.users for arm in arms]
+        found = mismatch.split(*settled, share=share, alpha=levels.alpha)
     estimate, users = found.estimate or 0.0, sum(settled)
     outcome = Outcome.FAIL if found.failed else Outcome.PASS
     return Found(

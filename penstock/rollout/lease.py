@@ -136,6 +136,16 @@ class FileLease:
             if held is not None and held.holder == self._me:
                 self._path(release).unlink()
 
+    def known(self) -> list[str]:
+        """Return the releases of which there is a lease, whoever holds it."""
+        held = [read(path) for path in sorted(self._folder.glob("*.json"))]
+        return [one.release for one in held if one is not None]
+
+    def drop(self, release: str) -> None:
+        """Remove the lease of a release that has ended, whoever held it last."""
+        with self._alone(release):
+            self._path(release).unlink(missing_ok=True)
+
     def abandon(self, release: str) -> None:
         """Carry it no further, though it goes on: the watchdog acts, and anybody may take it."""
         if not self._folder.is_dir():

@@ -142,35 +142,39 @@ def carry_on(
     actor: Actor,
     port: int,
     emit: Callable[[Told], None],
-    once: bool = False,
 ) -> list[Branch]:
-    """Carry on every release of a home that goes on; return how each of them stands then.
+    """Carry on every release of a home to its end, and return how each of them ended.
 
-    An interrupt leaves them as they are, for whoever carries on next; the watchdog meanwhile gives
-    users of early steps back.
-
-    Args:
-        once: Look once at each, and leave.
+    It stays while a person is waited for: without anybody who carries a release its users of shadow
+    and canary are given back, and what was asked of the person with them. Whoever asks this process
+    to end leaves the releases to the one that carries on next; the champion goes on answering.
 
     Raises:
         LookupError: None goes on, and none is queued.
+        KeyboardInterrupt, SystemExit: It was asked to end.
     """
     entries = ledger.entries(workload)
     going, waiting = _going(entries), queue(entries)
     if not going and not waiting:
         raise LookupError(f"no release of {workload} goes on; begin one: penstock release start")
     version = int(going[0].split("/")[1]) if going else waiting[0].version
+    stop: BaseException | None = None
     with (
         servers(workload, version, home, ledger, port, emit) as plane,
         conducted(plane, workload, home, ledger, actor, emit) as conductor,
         undisturbed() as heed,
     ):
         try:
-            _ = conductor.round() if once else conductor.carry(heed)
+            conductor.carry(heed, goes=conductor.is_ours)
+        except (KeyboardInterrupt, SystemExit) as e:
+            stop = e
         finally:
             conductor.leave()
         names = list(dict.fromkeys([*going, *_going(ledger.entries(workload))]))
-        return [_branch(conductor, name) for name in names]
+        branches = [_branch(conductor, name) for name in names]
+    if stop is not None:
+        raise stop
+    return branches
 
 
 def wishes_for(
@@ -226,10 +230,19 @@ def _driven(conductor: Conductor, traffic: Traffic, heed: Callable[[], None]) ->
         with used if going else nullcontext():
             conductor.carry(heed)
     except BaseException as e:
-        conductor.abort(f"interrupted by {type(e).__name__}")
+        conductor.abort(_cause(e))
         raise
     if _going(conductor.entries()):
         conductor.leave()
+
+
+def _cause(e: BaseException) -> str:
+    """Return why a release is aborted, for whoever reads of it."""
+    if isinstance(e, KeyboardInterrupt):
+        return "the run was interrupted"
+    if isinstance(e, SystemExit):
+        return "the run was asked to end"
+    return f"the run ended by {type(e).__name__}: {e}"
 
 
 def _preparing(conductor: Conductor) -> Callable[[State], bool]:
@@ -267,7 +280,8 @@ def _branch(conductor: Conductor, release: str) -> Branch:
         asked = acting(past_of(entries, release), state, live, now)
         why = conductor.waits(release)
         if asked:
-            why = f"{asked[0]['why']}: {asked[0]['command']}; then penstock release run"
+            wants, command = asked[0]["why"], asked[0]["command"]
+            why = f"{wants}; carry it on with penstock release run, and meanwhile: {command}"
     told = timeline(entries, release, looks, now=now)
     return branch_of(entries, release, told, why)
 

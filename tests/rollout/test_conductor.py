@@ -275,6 +275,10 @@ def test_an_abort_is_written_down_and_sends_everybody_home(house: House):
     entries = ledger.entries("digits")
     assert [e.body["command"] for e in entries if e.kind == COMMAND] == ["abort"]
     assert stage_of(entries, 2) is Stage.ARCHIVED
+    # Somebody who died between the end and giving the lease back.
+    FileLease(house.path / "serving").acquire(state.release, conductor.clock.now())
+    conductor.tidy()
+    assert list(leases_of(house.path / "serving").glob("*.json")) == []
     ledger.close()
 
 

@@ -124,8 +124,8 @@ def test_nothing_around_it_ends_it(tmp_path: Path):
         slots = desired["slots"] | {"b": None}
         write_json(folder / "desired.json", desired | {"slots": slots})
         lease = FileLease(folder)
-        lease.acquire("digits/2/all/1", datetime.now(UTC))
-        lease.abandon("digits/2/all/1")
+        lease.acquire(RELEASE, datetime.now(UTC))
+        lease.abandon(RELEASE)
         wait_for(lambda: not running(pids[3]), 5)
         assert plane.status()["at"] == begun
         assert [running(pid) for pid in pids[:3]] == [True] * 3
