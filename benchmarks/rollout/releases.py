@@ -41,6 +41,7 @@ SMALL = replace(
     bake=timedelta(minutes=30),
     deadline=timedelta(hours=3),
     primary=Measure(name="clicks", source="label", margin=0.06, deviation=0.25),
+    max_error_ratio=2.5,
 )
 """A release for few users, with margins that few can show: for tests."""
 
