@@ -38,6 +38,7 @@ MOVED = "moved"
 """Kind of the entries that move a version from their ``origin`` to their ``target``."""
 
 _CONTROLLER = frozenset({"pipeline", "operator"})
+_RETURNERS = _CONTROLLER | {"owner", "compliance", "admin"}
 
 WRITERS: Mapping[str, frozenset[str]] = {
     REGISTERED: frozenset({"pipeline"}),
@@ -54,10 +55,10 @@ WRITERS: Mapping[str, frozenset[str]] = {
     "kill": _CONTROLLER | {"owner", "compliance", "admin"},
     "kill cleared": frozenset({"compliance", "admin"}),
     "drill": _CONTROLLER | {"owner"},
-    # Whoever may archive a version may return users from it.
-    "returning": _CONTROLLER | {"owner", "compliance"},
-    "returned": _CONTROLLER | {"owner", "compliance"},
-    "contaminated": _CONTROLLER | {"owner", "compliance"},
+    # Whoever may ask a release to roll back may do so after its end, and archive what was left.
+    "returning": _RETURNERS,
+    "returned": _RETURNERS,
+    "contaminated": _RETURNERS,
 }
 """By kind of entry, the roles of which one must be held to write it.
 
@@ -69,7 +70,7 @@ MOVERS: Mapping[str, frozenset[str]] = {
     Stage.SHADOW: _CONTROLLER,
     Stage.CANARY: _CONTROLLER,
     Stage.PRODUCTION: _CONTROLLER,
-    Stage.ARCHIVED: _CONTROLLER | {"owner", "compliance"},
+    Stage.ARCHIVED: _RETURNERS,
 }
 """By the stage that a move ends at, the roles of which one must be held."""
 

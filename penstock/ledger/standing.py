@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from penstock.ledger.chain import Ledger
-from penstock.ledger.entry import Entry
 from penstock.ledger.roll import REVOKED
+
+
+class Signed(Protocol):
+    """An entry, or what was read from one."""
+
+    @property
+    def sequence(self) -> int:
+        """Of the entry in the ledger."""
+        ...
+
+    @property
+    def key_id(self) -> str:
+        """Of the key that signed it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +35,7 @@ class Standing:
     since: int = 0
     """Entry of the last revocation, 0 without one; what was signed before it counts no more."""
 
-    def vouches(self, entry: Entry) -> bool:
+    def vouches(self, entry: Signed) -> bool:
         """Return whether an entry of this actor still counts: the key is the same, and trusted."""
         return entry.key_id == self.key_id and entry.sequence > self.since
 

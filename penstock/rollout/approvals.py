@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.ledger.standing import Standings, standings
+from penstock.rollout import reasons
 from penstock.rollout.documents import lacking, newest
 from penstock.rollout.independence import APPROVER, dependent, opening, part
 from penstock.rollout.judgement import Approved
@@ -87,17 +88,32 @@ def _dependent(name: str, request: Request, entries: Sequence[Entry], roles: Sta
 
 
 def grant(
-    ledger: Ledger, state: State, plan: Plan, *, reason: str, actor: Actor, now: datetime
+    ledger: Ledger,
+    state: State,
+    plan: Plan,
+    *,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+    seen: Request | None = None,
 ) -> Entry:
     """Approve the step that a release waits for: a signed entry that binds to what is there now.
 
+    Args:
+        seen: What the actor was shown; nothing else is signed. None: whatever is there.
+
     Raises:
-        Refused: Nothing waits, no reason is given, a required document lacks, or the actor is not
-            independent; the text says what to do.
+        Refused: Nothing waits, no reason is given, a required document lacks, the actor is not
+            independent, or was shown something else; the text says what to do.
         LedgerError: The ledger does not take the entry.
     """
     entries = ledger.entries(state.workload)
     request = request_of(state, plan, entries)
+    if seen is not None and (different := request.differs(seen.to_dict())):
+        raise Refused(
+            f"nothing is approved: {', '.join(sorted(different))} changed since it was shown to "
+            "you; look again."
+        )
     if missing := lacking(entries, request.version, plan.documents):
         raise Refused(
             f"documents lack that an approval must bind to: {'; '.join(missing)}. Attach them "
@@ -135,8 +151,9 @@ def _append(
     actor: Actor,
     now: datetime,
 ) -> Entry:
-    if not reason.strip():
-        raise Refused("an approval or a refusal says why; give a sentence by --reason.")
+    reasons.check(
+        reason, asked="an approval or a refusal says why; give a sentence by --reason."
+    )
     said = {**body, "release": request.release, "binds": request.to_dict(), "reason": reason}
     return ledger.append(
         workload=request.workload,

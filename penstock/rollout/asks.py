@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from penstock.rollout.drill import AGAIN
 from penstock.rollout.past import PAGED, Past
 from penstock.rollout.plan import Phase
 from penstock.rollout.state import APPROVAL, State
@@ -121,12 +122,9 @@ def _standby(asking: _Asking) -> Iterator[Ask]:
 
 def _drill(asking: _Asking) -> Iterator[Ask]:
     if asking.live.get("drilled"):
-        yield Ask(
-            cause="drill",
-            who="operator",
-            why=str(asking.live["drilled"]),
-            command=f"penstock release drill {asking.state.workload}",
-        )
+        why, _, command = str(asking.live["drilled"]).partition(f"; {AGAIN}")
+        own = f"penstock release drill {asking.state.workload}"
+        yield Ask(cause="drill", who="operator", why=why, command=command or own)
 
 
 def _documents(asking: _Asking) -> Iterator[Ask]:

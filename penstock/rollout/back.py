@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from penstock import registered
-from penstock.ledger import Actor, Entry, Ledger, Stage, stage_of
-from penstock.release import Fallback, Rollout, State
-from penstock.rollout import branches
+from penstock.ledger import Actor, Entry, Ledger, NotEnrolled, Stage, stage_of
+from penstock.ledger.lifecycle import refused_role
+from penstock.ledger.roll import Roll
+from penstock.release import EVERYWHERE, Fallback, Rollout, State
+from penstock.rollout import branches, folding, reasons
+from penstock.rollout.independence import opening
 from penstock.rollout.plane import Plane
 from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Act
 from penstock.rollout.table import RULES, SLOTS, TrafficTable
-from penstock.rollout.turning import turn
+from penstock.rollout.turning import refuse_another, turn
 from penstock.stage import Refused
 from penstock.workload import load
 
@@ -87,13 +90,18 @@ def back(
     in the same place.
 
     Raises:
-        Refused: There is none, or no slot for it.
+        Refused: There is none, or no slot for it; a release goes on there; the servers serve
+            another workload; the reason is none.
         LedgerError: The actor may not, or the ledger cannot be written; nothing was done.
         PlaneError: No servers run, or the table is not in force; the text says which.
     """
+    reasons.check(reason, asked="users are returned for a reason; give a sentence by --reason.")
     policy, entries = load(workload).rollout, ledger.entries(workload)
     plane = Plane.attach(home)
+    refuse_another(plane, workload)
     version, to = _versions(entries, market, policy)
+    _refuse_release(entries, market)
+    _refuse_actor(ledger, actor)
     if thrown := plane.killed():
         raise Refused(f"the kill switch decides who answers, not a table: {thrown}")
     slot = plane.slot_of(str(to))
@@ -111,6 +119,8 @@ def back(
             workload=workload, version=version, kind=what, body=body, actor=actor, now=now
         )
 
+    # A server that had to start may have taken minutes.
+    _refuse_release(ledger.entries(workload), market)
     append(RETURNING, said | {"table": table.to_dict()})
     turned = turn(plane, table)
     if plane.observe(market) != table:
@@ -144,10 +154,35 @@ def _versions(entries: Sequence[Entry], market: str, policy: Rollout) -> tuple[i
     return order[0], order[1]
 
 
+def _refuse_release(entries: Sequence[Entry], market: str) -> None:
+    """Refuse while a release goes on in a market: its controller would turn users again.
+
+    Raises:
+        Refused: One does.
+    """
+    for state in folding.active(entries):
+        if state.market in (market, EVERYWHERE):
+            raise Refused(
+                f"release {state.release} goes on there, in {state.phase}; end it first: penstock "
+                f"release rollback {state.release} --reason WHY"
+            )
+
+
+def _refuse_actor(ledger: Ledger, actor: Actor) -> None:
+    """See that an actor may return users, before a server is touched.
+
+    Raises:
+        NotEnrolled: It may not.
+    """
+    known = Roll({held.name: held for held in ledger.actors()}).of(actor.name, actor.key_id)
+    if why := refused_role(known.name, known.roles, RETURNING, None):
+        raise NotEnrolled(why)
+
+
 def _started(plane: Plane, entries: Sequence[Entry], version: int, market: str) -> str:
     """Start a version from what was registered, where no user is; return its slot."""
     package = registered.package_to_serve(entries, version)
-    slot = plane.slot_of(str(version)) or _free(plane, market)
+    slot = plane.slot_of(str(version)) or _free(plane, entries, market)
     plane.set_slot(slot, package=package.path, digest=package.digest, version=str(version))
     plane.wait_ready(slot, version=str(version), timeout_s=READY_S)
     if wrong := plane.verify_slot(slot):
@@ -155,17 +190,22 @@ def _started(plane: Plane, entries: Sequence[Entry], version: int, market: str) 
     return slot
 
 
-def _free(plane: Plane, market: str) -> str:
-    """Return the slot that answers nobody.
+def _free(plane: Plane, entries: Sequence[Entry], market: str) -> str:
+    """Return the slot that answers nobody, and that no release needs: not a shadow's either.
 
     Raises:
-        Refused: Both do.
+        Refused: There is none.
     """
     tables = plane.tables().values()
-    busy = {t.slot_for(bucket) for t in tables for bucket in (0, 63)}
+    busy = {slot for t in tables for slot in (t.slot_for(0), t.slot_for(63), t.mirror)}
+    going = [opening(entries, state.release).body for state in folding.active(entries)]
+    busy |= {body["challenger"]["slot"] for body in going}
     free = [slot for slot in SLOTS if slot not in busy]
     if not free:
-        raise Refused(f"market {market} cannot go back yet: both slots answer users of a market.")
+        raise Refused(
+            f"market {market} cannot go back yet: both slots answer users of a market, or serve a "
+            "release."
+        )
     return free[0]
 
 

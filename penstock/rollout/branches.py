@@ -15,7 +15,7 @@ from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Act
 
 BACK = "returned"
 """Kind of the entry by which a market without an active release goes back to an earlier version:
-market, from, to, reason."""
+market, from, to, reason. Of a release that had climbed and never finished, it names that, too."""
 
 
 def champion_in(entries: Sequence[Entry], market: str, policy: Rollout) -> int | None:

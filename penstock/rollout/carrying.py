@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from penstock.ledger import Conflict, Entry, Stage, stage_of
+from penstock.ledger import Conflict, Entry, Stage, serving_order, stage_of
 from penstock.registered import OPEN
 from penstock.release import Rollout
 from penstock.rollout import branches
+from penstock.rollout.action import GIVES_BACK
+from penstock.rollout.branches import BACK
 from penstock.rollout.folding import BACKWARD
 from penstock.rollout.journal import Journal, Told, decided_at, is_pending
 from penstock.rollout.opened import Opened, opened_of
@@ -52,8 +54,9 @@ class Carrier:
         wrong = "" if pending.table is None else self.plane.verify(pending.table)
         if wrong:
             self.journal.say("unverified", f"after {pending.act}: {wrong}")
-        if pending.act in (Act.ROLL_BACK, Act.FAIL):
-            self._archive(pending)
+        returned = pending.act in GIVES_BACK and self._returned(opened, pending)
+        if returned or pending.act in (Act.ROLL_BACK, Act.FAIL):
+            self._archive(pending, served=returned)
         said = {"milliseconds": round(1000 * took_s, 1), "verified": not wrong, "wrong": wrong}
         self._settle(pending, said)
 
@@ -84,13 +87,40 @@ class Carrier:
             with suppress(Conflict):
                 journal.move(moves[0], pending, journal.now(entries), reason=reason, expect=head)
 
-    def _archive(self, pending: Pending) -> None:
-        """Archive a version that no market has any more; what has served stays deployable."""
+    def _returned(self, opened: Opened, pending: Pending) -> bool:
+        """Write down that users are with the champion again, where the ledger says otherwise.
+
+        A FINISH moves the version to PRODUCTION before it is in force. One that was cut there and
+        replaced by a way back leaves a version that every later start would give all users to.
+        Return whether it is so, whoever wrote it down.
+        """
+        journal, champion = self.journal, opened.champion
+        while champion is not None:
+            head, entries = journal.read()
+            if any(e.kind == BACK and e.body.get("release") == journal.release for e in entries):
+                return True
+            here = branches.champion_in(entries, journal.market, self.policy)
+            pends = is_pending(entries, journal.release, pending.n)
+            if here != journal.version or not pends:
+                return False
+            said = {"release": journal.release, "market": journal.market, "from": here}
+            said |= {"to": champion.version, "reason": pending.why or str(pending.act)}
+            with suppress(Conflict):
+                journal.append(BACK, said, journal.now(entries), expect=head)
+        return False
+
+    def _archive(self, pending: Pending, *, served: bool) -> None:
+        """Archive a version that no market has any more; what has served stays deployable.
+
+        Args:
+            served: It is taken for one that has, and never was: archive it, where another serves.
+        """
         journal = self.journal
         while True:
             head, entries = journal.read()
-            served = stage_of(entries, journal.version) not in (Stage.NONE, *OPEN)
-            if served or not is_pending(entries, journal.release, pending.n):
+            stage, others = stage_of(entries, journal.version), len(serving_order(entries)) > 1
+            goes = stage in OPEN or (served and others and stage is Stage.PRODUCTION)
+            if not goes or not is_pending(entries, journal.release, pending.n):
                 return
             if branches.kept(entries, journal.version, self.policy, besides=journal.release):
                 return

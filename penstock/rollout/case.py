@@ -72,11 +72,6 @@ class Case:
         return self.contradiction or ("" if judged is None else judged.reason)
 
     @property
-    def displaced(self) -> bool:
-        """Whether another table than the state's is in force."""
-        return self.state.table is not None and not self.seen.intended
-
-    @property
     def frozen_by_person(self) -> bool:
         """Whether a person must speak before anything goes on by itself."""
         return self.state.phase in (Phase.PAUSED, Phase.AWAIT)

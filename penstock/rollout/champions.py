@@ -37,10 +37,14 @@ def champions(entries: Sequence[Entry], policy: Rollout) -> dict[str, int]:
 def serve_champion(plane: Plane, ledger: Ledger, workload: str) -> int | None:
     """Let the champions answer; return the version of everybody, or None where there is none.
 
-    Markets in which a release goes on are left to it.
+    Markets in which a release goes on are left to it. The version before comes up beside them, for
+    users to be returned to; nobody waits for it.
     """
     entries, policy = ledger.entries(workload), load(workload).rollout
-    serve(Fleet(plane=plane), entries, policy, unheard)
+    fleet = Fleet(plane=plane)
+    serve(fleet, entries, policy, unheard)
+    if not plane.killed():
+        fleet.tidy(entries, policy)
     return champions(entries, policy).get(EVERYWHERE)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.ledger.standing import Standings, standings
+from penstock.rollout import reasons
 from penstock.rollout.independence import dependent, opening
 from penstock.rollout.plan import ENDED, Phase
 from penstock.rollout.state import COMMAND, Ask, Command, State
@@ -42,8 +43,8 @@ def pending(state: State, roles: Standings, entries: Sequence[Entry] = ()) -> Co
 
 def _unheard(command: Command, state: State, roles: Standings, entries: Sequence[Entry]) -> str:
     standing = roles.get(command.actor)
-    if standing is None or command.sequence <= standing.since:
-        return f"{command.actor} may not sign any more"
+    if standing is None or not standing.vouches(command):
+        return f"{command.actor} may not sign any more, or signs with another key now"
     return refused_actor(command.actor, command.ask, state, roles, entries)
 
 
@@ -72,12 +73,11 @@ def give(
 
     Raises:
         Refused: The release has ended or is not where this makes sense, the same is asked already,
-            the actor may not, or no reason is given; the text says what to do.
+            the actor may not, or the reason is none; the text says what to do.
         LedgerError: The ledger does not take the entry.
     """
     entries, roles = ledger.entries(state.workload), standings(ledger)
-    if not reason.strip():
-        raise Refused(f"a command says why; give a sentence by --reason to {ask}.")
+    reasons.check(reason, asked=f"a command says why; give a sentence by --reason to {ask}.")
     if why := refused_actor(actor.name, ask, state, roles, entries):
         raise Refused(f"{why}; an admin gives roles: penstock ledger enrol.")
     if why := out_of_place(state, ask) or _twice(state, ask):

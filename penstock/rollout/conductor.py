@@ -246,7 +246,7 @@ class Conductor:
         self.fleet.start(opened.challenger, entries, opened.fault)
 
     def tidy(self) -> None:
-        """Drop leases and stop servers that nothing needs; after a kill servers stay as they are."""
+        """Drop leases and stop servers that nothing needs; after a kill servers stay as is."""
         entries = self.entries()
         for release in set(self.lease.known()).intersection(folding.releases(entries)):
             # Of a controller that died between the end of its release and giving the lease back.

@@ -105,8 +105,7 @@ def _harm(case: Case) -> Action | None:
         return None
     if judged.critical:
         return Action(act=Act.ROLL_BACK, why=judged.critical, strike=True, critical=True)
-    # What was seen under another table is no evidence of this step, which is to begin anew.
-    if judged.outcome is not Outcome.FAIL or case.displaced:
+    if judged.outcome is not Outcome.FAIL:
         return None
     if case.recovering:
         return _anew(case, judged.reason)
@@ -136,7 +135,7 @@ def _silent(case: Case) -> Action | None:
 
 
 def _displaced(case: Case) -> Action | None:
-    if not case.displaced:
+    if case.seen.intended or case.state.table is None:
         return None
     return Action(act=Act.RESTORE, step=case.state.step, why="another table took its place")
 

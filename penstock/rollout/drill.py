@@ -14,11 +14,11 @@ from typing import Any
 
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.release import EVERYWHERE, Rollout
-from penstock.rollout import admin, unfinished
+from penstock.rollout import admin, branches, unfinished
 from penstock.rollout.plane import Plane
 from penstock.rollout.ports import Stale
 from penstock.rollout.table import SLOTS, TrafficTable
-from penstock.rollout.turning import Asking, Turned, turn
+from penstock.rollout.turning import Asking, Turned, refuse_another, turn
 from penstock.stage import Refused
 
 DRILL, BEGUN = "drill", "drill begun"
@@ -67,10 +67,12 @@ def run(
     """Rehearse the rollback of a market; a failed one is in the ledger too.
 
     Raises:
-        Refused: There is nobody to return to, the kill switch is thrown, or somebody else changed
-            the traffic meanwhile: nothing is known of the way back then.
+        Refused: There is nobody to return to, the servers serve another workload, the kill switch
+            is thrown, or somebody else changed the traffic meanwhile: nothing is known of the way
+            back then.
         LedgerError: What is to be done cannot be written down; nothing was done.
     """
+    refuse_another(plane, workload)
     held = plane.written(market)
     away, standby = _way_back(plane, held)
     home = replace(held, sequence=away.sequence + 1)
@@ -175,24 +177,79 @@ def _grown(before: dict[str, int], after: dict[str, int], name: str) -> int:
     return max(0, after.get(name, 0) - before.get(name, 0))
 
 
+def refuse(plane: Plane, entries: Sequence[Entry], policy: Rollout, market: str) -> None:
+    """Refuse a rehearsal that would show users of a market what they have never had.
+
+    Raises:
+        Refused: There is no such market, or who stands by never answered there.
+    """
+    if market not in (*policy.market_names(), EVERYWHERE):
+        names = ", ".join(policy.market_names())
+        raise Refused(f"there is no market {market!r}; there are {names}.")
+    held = plane.written(market)
+    order = branches.order_in(entries, market, policy)
+    if held.buckets or held.mirror is not None or not order:
+        return
+    slot = next(s for s in SLOTS if s != held.champion)
+    version = plane.status()["slots"][slot]["version"]
+    if version is not None and version not in {str(v) for v in order[1:]}:
+        raise Refused(
+            f"nobody stands by for market {market}: slot {slot} serves version {version}, which "
+            "never answered there."
+        )
+
+
+AGAIN = "rehearse again: "
+"""What stands before the command in what :func:`due` says."""
+
+
 def due(entries: Sequence[Entry], policy: Rollout, now: datetime) -> str:  # noqa: ARG001 - see overdue
     """Return why forward steps wait for a rehearsal: the last one of a market failed."""
-    last: dict[str, Entry] = {e.body["market"]: e for e in entries if e.kind == DRILL}
-    for market, entry in last.items():
-        if not entry.body["passed"]:
-            return (
-                f"the last rehearsed rollback of {market} failed: {entry.body['why']}; rehearse "
-                "again: penstock release drill"
-            )
-    return ""
+    found = (failed(entries, market) for market in dict.fromkeys([*_markets(policy), EVERYWHERE]))
+    return next(filter(None, found), "")
 
 
-def overdue(entries: Sequence[Entry], policy: Rollout, now: datetime) -> str:
-    """Return why a rehearsal is due; empty while the last good one is young. It stops nobody."""
-    good = [e for e in entries if e.kind == DRILL and e.body["passed"]]
+def failed(entries: Sequence[Entry], market: str) -> str:
+    """Return what was wrong with the last rehearsal of a market, and the command for the next."""
+    last = [e for e in entries if e.kind == DRILL and e.body["market"] == market]
+    if not last or last[-1].body["passed"]:
+        return ""
+    return (
+        f"the last rehearsed rollback of {market} failed: {last[-1].body['why']}; {AGAIN}"
+        f"penstock release drill {last[-1].workload} --market {market}"
+    )
+
+
+def overdue(
+    entries: Sequence[Entry], policy: Rollout, now: datetime, market: str | None = None
+) -> str:
+    """Return why a rehearsal is due; empty while the last good ones are young. It stops nobody.
+
+    Args:
+        market: Of this one alone; None of every declared one.
+    """
+    markets = _markets(policy) if market is None else (market,)
+    found = (_overdue(entries, policy, now, name) for name in markets)
+    return next(filter(None, found), "")
+
+
+def _overdue(entries: Sequence[Entry], policy: Rollout, now: datetime, market: str) -> str:
+    where = "" if market == EVERYWHERE else f" of {market}"
+    good = [
+        e
+        for e in entries
+        if e.kind == DRILL and e.body["passed"] and e.body["market"] == market
+    ]
     if not good:
-        return "no rollback was ever rehearsed"
+        return f"no rollback{where} was ever rehearsed"
     age = now - datetime.fromisoformat(good[-1].at)
     if age <= policy.drill_every:
         return ""
-    return f"the last rehearsed rollback is {age.days} days old, {policy.drill_every.days} allowed"
+    return (
+        f"the last rehearsed rollback{where} is {age.days} days old, "
+        f"{policy.drill_every.days} allowed"
+    )
+
+
+def _markets(policy: Rollout) -> tuple[str, ...]:
+    return tuple(policy.market_names())

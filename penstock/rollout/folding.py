@@ -159,6 +159,7 @@ def _take_command(folded: _Fold, entry: Entry) -> None:
         ask=Ask(body["command"]),
         reason=str(body.get("reason", "")),
         actor=entry.actor,
+        key_id=entry.key_id,
         at=datetime.fromisoformat(entry.at),
     )
     open_ = tuple(c for c in state.commands if c.ask is not Ask.PROMOTE)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -243,13 +244,15 @@ def notifying(
     read: Callable[[], Sequence[Entry]],
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[None]:
-    """Tell people what is entered within, as by one command; whatever hinders it hinders no more.
+    """Tell people what is entered within, as by one command; what hinders it is said on stderr.
 
-    What is not sent in time is sent by the next process that carries a release.
+    It hinders nothing else. What is not sent in time is sent by the next process that carries a release.
     """
     box: Outbox | None = None
-    with suppress(WebhookError, LedgerError, OSError):
+    try:
         box = notifier_of(home, read, environment)
+    except (WebhookError, LedgerError, OSError) as e:
+        sys.stderr.write(f"penstock: nobody is notified: {e}\n")
     try:
         yield
     finally:

@@ -74,13 +74,17 @@ class Observer:
         evidence, judgement = self._judged(opened, plan, state, entries, now, alive=ready)
         intended, unread = self._table(state)
         conflict = unread or self._skewed()
+        evidence_at = self._sound_at(state, evidence, judgement, conflict)
+        if judgement is not None and not intended and not judgement.critical:
+            # It is of users under two tables; the step begins anew when its own is back.
+            judgement = None
         roles = standings(self.ledger)
         version = opened.challenger.version
         seen = Seen(
             ready=ready,
             refused="" if ready else self.refused(opened.challenger),
             judgement=judgement,
-            evidence_at=self._sound_at(state, evidence, judgement, conflict),
+            evidence_at=evidence_at,
             standby_ready=opened.champion is None or self._stands_by(opened.champion.slot),
             drilled=self.drilled(entries, now),
             documents=documents.lacking(entries, version, plan.documents),

@@ -13,9 +13,7 @@ import numpy as np
 from penstock.rollout.evidence import Answers, Bools
 
 
-def without(
-    one: Answers, other: Answers, *, share: float, alpha: float
-) -> tuple[Answers, Answers]:
+def without(one: Answers, other: Answers, *, share: float, alpha: float) -> tuple[Answers, Answers]:
     """Return both arms without what either was answered while the other was silent.
 
     Args:

@@ -78,6 +78,8 @@ class Command:
     reason: str
     actor: str
     at: datetime
+    key_id: str
+    """Of the key that signed it."""
 
 
 @dataclass(frozen=True, kw_only=True)

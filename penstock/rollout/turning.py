@@ -15,6 +15,7 @@ from penstock.rollout.plane import Plane
 from penstock.rollout.ports import Stale, TableError
 from penstock.rollout.routing import MARKET
 from penstock.rollout.table import TrafficTable
+from penstock.stage import Refused
 
 IN_FORCE_S = 5.0
 """A table that is not in force by then is not going to be; it takes milliseconds."""
@@ -49,6 +50,18 @@ def turn(plane: Plane, table: TrafficTable) -> Turned:
         return Turned(milliseconds=_since(begun), wrong=str(e))
     took = _since(begun)
     return Turned(milliseconds=took, wrong=plane.verify(table))
+
+
+def refuse_another(plane: Plane, workload: str) -> None:
+    """See that the servers serve this workload, before traffic of theirs is turned for it.
+
+    Raises:
+        Refused: They serve another one.
+        PlaneError: None run.
+    """
+    serving = plane.status()["model"]
+    if serving != workload:
+        raise Refused(f"the servers serve {serving}, not {workload}; nothing was turned.")
 
 
 def _since(begun: float) -> float:

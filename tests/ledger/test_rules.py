@@ -19,6 +19,7 @@ from tests.people import person
 BOB = person("bob")
 ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 CONTROLLERS = {"pipeline", "operator"}
+RETURNERS = CONTROLLERS | {"owner", "compliance", "admin"}
 
 
 def allowed(kind: str, target: str | None) -> set[str]:
@@ -35,13 +36,11 @@ def allowed(kind: str, target: str | None) -> set[str]:
             "kill": CONTROLLERS | {"owner", "compliance", "admin"},
             "kill cleared": {"compliance", "admin"},
             "drill": CONTROLLERS | {"owner"},
-            **dict.fromkeys(
-                ("returning", "returned", "contaminated"), CONTROLLERS | {"owner", "compliance"}
-            ),
+            **dict.fromkeys(("returning", "returned", "contaminated"), RETURNERS),
         }.get(kind, CONTROLLERS)
     if target == "STAGING":
         return {"pipeline"}
-    return CONTROLLERS | ({"owner", "compliance"} if target == "ARCHIVED" else set())
+    return RETURNERS if target == "ARCHIVED" else CONTROLLERS
 
 
 @given(

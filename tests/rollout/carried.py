@@ -43,6 +43,7 @@ POLICY = Rollout(
 )
 FIRST = TrafficTable(sequence=7, salt="s", champion="a", challenger=None, buckets=0, mirror=None)
 RELEASE = "digits/2/all/1"
+CHAMPION = Placed(version=1, digest="sha256:1", slot="a")
 
 Says = Callable[[State], Outcome]
 Touch = Callable[[str], None]
@@ -207,11 +208,14 @@ class Release:
     people: Callable[[Release, State, Ledger], None] = lambda _release, _state, _ledger: None
     touch: Touch = untouched
     lease: Callable[[], Any] | None = None
+    champion: Placed | None = CHAMPION
+    """None of a first version."""
 
     def open(self) -> None:
         """Enter both versions and open the release."""
         ledger = self.ledger()
-        registered(ledger, 1, Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
+        if self.champion is not None:
+            registered(ledger, 1, Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
         registered(ledger, 2, Stage.STAGING)
         for name, role in (("ann", "approver"), ("olaf", "operator")):
             key = person(name).public_key
@@ -231,7 +235,7 @@ class Release:
             market=EVERYWHERE,
             trigger=self.trigger,
             challenger=Placed(version=2, digest="sha256:2", slot="b"),
-            champion=Placed(version=1, digest="sha256:1", slot="a"),
+            champion=self.champion,
         )
 
     def answered(self, ledger: Ledger, state: State) -> bool:

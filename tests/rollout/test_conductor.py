@@ -16,8 +16,8 @@ import pytest
 
 from penstock.bundle import Bundle, Recipe, Summary, write, write_json
 from penstock.ledger import REGISTERED, Ledger, LedgerError, Stage, champion, stage_of
-from penstock.release import EVERYWHERE, Market, Rollout, WhenBusy
-from penstock.rollout import folding
+from penstock.release import EVERYWHERE, Market, Rollout, Trigger, WhenBusy
+from penstock.rollout import approvals, folding
 from penstock.rollout.champions import champions, serve
 from penstock.rollout.clock import SteadyClock
 from penstock.rollout.conductor import Conductor
@@ -25,7 +25,7 @@ from penstock.rollout.fleet import Fleet, free_slot
 from penstock.rollout.journal import unheard
 from penstock.rollout.lease import FileLease, leases_of
 from penstock.rollout.observing import Observer
-from penstock.rollout.opened import Placed
+from penstock.rollout.opened import Placed, opened_of
 from penstock.rollout.opening import Opener, Wish, queue
 from penstock.rollout.plan import Phase
 from penstock.rollout.plane import Plane
@@ -279,6 +279,34 @@ def test_an_abort_is_written_down_and_sends_everybody_home(house: House):
     FileLease(house.path / "serving").acquire(state.release, conductor.clock.now())
     conductor.tidy()
     assert list(leases_of(house.path / "serving").glob("*.json")) == []
+    ledger.close()
+
+
+def test_who_carries_may_stay_until_a_person_has_answered(house: House):
+    """An approval that is wanted leaves traffic as it is; given, it is heeded without a restart."""
+    plane, ledger = house.up(), house.ledger()
+    named: dict[str, Any] = {"name": "ann", "roles": ["approver"], "actor": person(), "now": NOW}
+    ledger.enrol(public_key=person("ann").public_key, **named)
+    conductor = house.conductor(ledger)
+    told: list[Mapping[str, Any]] = []
+    conductor.emit = told.append
+    conductor.open(replace(wish(), trigger=Trigger.DRIFT))
+
+    (state,) = conductor.carry(nothing_came)
+    assert (state.phase, state.within, plane.observe().mirror) == (Phase.AWAIT, Phase.SHADOW, "b")
+    (asked,) = [event for event in told if event["event"] == "asked"]
+    assert "needs an approval" in asked["text"]
+
+    def answered() -> None:
+        state = house.state()
+        if state.awaited is not None:
+            plan = opened_of(ledger.entries("digits"), state.release).plan(house.policy)
+            now = conductor.clock.now()
+            with suppress(Refused):
+                approvals.grant(ledger, state, plan, reason="t", actor=person("ann"), now=now)
+
+    conductor.carry(answered, goes=conductor.is_ours)
+    assert house.state().phase is Phase.DONE
     ledger.close()
 
 

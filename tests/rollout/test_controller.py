@@ -58,6 +58,22 @@ def test_good_evidence_carries_every_user_over(release: Release):
     assert release.story().moves == ("STAGING", "SHADOW", "CANARY", "PRODUCTION")
 
 
+def test_a_first_version_has_every_user_from_its_one_step_on(tmp_path: Path):
+    """There is nobody to compare it with; what is told of its share says so too."""
+    release = Release(folder=tmp_path, champion=None)
+    release.open()
+
+    assert release.carry().phase is Phase.DONE
+
+    ledger = release.ledger()
+    intents = [e.body for e in ledger.entries("digits") if e.kind == INTENT]
+    ledger.close()
+    assert [(i["action"], i["share_percent"]) for i in intents] == [("enter", 0), ("finish", 100)]
+    assert {t.slot_for(bucket) for t in release.plane().tables()[1:] for bucket in range(64)} == {
+        "b"
+    }
+
+
 def test_harm_that_copies_show_reaches_nobody(release: Release):
     """A failure in shadow ends the release, and archives the version."""
     release.says = lambda _state: Outcome.FAIL

@@ -92,7 +92,7 @@ def said(action: Action) -> str:
 
 def asked(ask: Ask) -> Command:
     """Return a command, entry 77 of the ledger."""
-    return Command(sequence=77, ask=ask, reason="to be sure", actor="ops", at=BEGAN)
+    return Command(sequence=77, ask=ask, reason="to be sure", actor="ops", key_id="k", at=BEGAN)
 
 
 def answer(granted: bool) -> Approved:

@@ -35,13 +35,16 @@ def standin() -> Iterator[None]:
     patch.undo()
 
 
+RELEASE = "digits/2/all/1"
+
+
 def table(
     plane: Plane, buckets: int, mirror: str | None = None, fallback: str | None = None
 ) -> TrafficTable:
     """Put a table in force and return it."""
     made = TrafficTable(
         sequence=plane.observe().sequence + 1,
-        salt="release-1",
+        salt=RELEASE,
         champion="a",
         challenger="b" if buckets else None,
         buckets=buckets,
@@ -91,7 +94,7 @@ def test_the_edge_and_the_library_agree_on_every_user(plane: Plane, users: httpx
     for name in names:
         seen = users.post(INFER, headers={"x-user-id": name.encode()}).json()
 
-        assert int(seen["x-rollout-bucket"]) == bucket_of("release-1", name), name
+        assert int(seen["x-rollout-bucket"]) == bucket_of(RELEASE, name), name
 
 
 def test_users_are_sticky_and_only_enter_as_the_share_grows(plane: Plane, users: httpx.Client):
@@ -103,7 +106,7 @@ def test_users_are_sticky_and_only_enter_as_the_share_grows(plane: Plane, users:
         on_b = [{n for n in names if _slot(users, n) == "b"} for _ in range(2)]
         assert on_b[0] == on_b[1]
         assert on_b[0] >= before
-        expected = {n for n in names if made.slot_for(bucket_of("release-1", n)) == "b"}
+        expected = {n for n in names if made.slot_for(bucket_of(RELEASE, n)) == "b"}
         assert on_b[0] == expected
         before = on_b[0]
     table(plane, 0)
@@ -117,7 +120,7 @@ def _slot(users: httpx.Client, name: str) -> str:
 def test_what_a_client_says_of_its_own_arm_is_ignored(plane: Plane, users: httpx.Client):
     """A client cannot choose its bucket, its arm, or to be taken for a shadow."""
     table(plane, 6)
-    name = next(n for n in map(str, range(99)) if bucket_of("release-1", n) > 6)
+    name = next(n for n in map(str, range(99)) if bucket_of(RELEASE, n) > 6)
     forged = {"x-rollout-bucket": "0", "x-rollout-arm": "challenger", "x-rollout-shadow": "1"}
 
     answer = users.post(INFER, headers={"x-user-id": name, **forged})

@@ -29,7 +29,7 @@ from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.targets import targets
 from penstock.rollout.watching import started_at
 from tests.packages import free_port, running, wait_for
-from tests.rollout.test_plane import INFER, STANDIN, filled, processes, table
+from tests.rollout.test_plane import INFER, RELEASE, STANDIN, filled, processes, table
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

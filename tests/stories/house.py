@@ -41,7 +41,7 @@ RATE = 130.0
 PATIENCE_S = 240.0
 """Longest time that a release is carried before its story is said to hang."""
 
-OPERATOR, COMPLIANCE = "olaf", "carla"
+OPERATOR, COMPLIANCE, APPROVER = "olaf", "carla", "ann"
 
 POLICY = Rollout(
     canary_percents=(15, 50, 100),
@@ -84,7 +84,7 @@ class House:
         self.register(champion=None)
         for stage in (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION):
             self._move(1, stage)
-        people = {OPERATOR: "operator", COMPLIANCE: "compliance", "ann": "approver"}
+        people = {OPERATOR: "operator", COMPLIANCE: "compliance", APPROVER: "approver"}
         for name, role in people.items():
             key = person(name).public_key
             self.ledger.enrol(
@@ -256,6 +256,11 @@ class Story:
         return self.entries[0].body["plan"]["steps"]
 
     @property
+    def looks(self) -> list[Mapping[str, Any]]:
+        """What its controller saw at each look, in order."""
+        return list(read_looks(looks_folder(self.house.path, self.release)))
+
+    @property
     def moves(self) -> list[str]:
         """Stages of the lifecycle that its version was moved to, in order."""
         version = self.entries[0].version
@@ -270,7 +275,7 @@ class Story:
     @property
     def version(self) -> str:
         """The challenger, as its answers name it."""
-        return str(self.entries[0].version)
+        return self.release.split("/")[1]
 
     def bucket(self, user: str) -> int:
         """Return the bucket in which this release has a user."""
