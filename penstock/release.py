@@ -76,6 +76,9 @@ class Measure:
     cap: float | None = None
     """A user's mean is cut off here, against heavy tails; None cuts nothing."""
 
+    critical: bool = False
+    """Safety: where it surely is worse everybody goes back at once, without a second strike."""
+
     def __post_init__(self) -> None:
         _positive("Measure", margin=self.margin, deviation=self.deviation)
         if self.cap is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -30,55 +32,100 @@ from penstock.rollout import approvals, prohibited
 from penstock.rollout.approvals import Request
 from penstock.rollout.documents import attach as keep
 from penstock.rollout.documents import newest, wrong
+from penstock.rollout.plan import Plan
+from penstock.rollout.state import State
 from penstock.stage import Refused
 from penstock.workload import load
 
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing; for scripts on a terminal.")]
 
-def approve(release: Release, reason: Reason, key: Key = None) -> None:
+
+def approve(release: Release, reason: Reason, key: Key = None, yes: Yes = False) -> None:
     """Let a release into the step that it waits for.
 
     Example: penstock release approve credit/3/eu/1 --reason 'calibrated everywhere' --key ann.pem
 
-    It binds to the evidence, package, policy and documents as they are now. Exit codes: 0 approved;
-    2 wrong call; 3 nothing waits, or who acts is not independent.
+    It binds to the evidence, package, policy and documents as they are shown; on a terminal you are
+    asked whether that is what you mean. Exit codes: 0 approved; 1 you said no; 2 wrong call; 3
+    nothing waits, or who acts is not independent.
     """
-    _answer(release, reason, key, granted=True)
+    with opened() as (held, ledger):
+        state, plan, request = _asked(ledger, release)
+        _confirm(request, "approve", yes=yes)
+        actor, now = acting(held, key), datetime.now(UTC)
+        entry = approvals.grant(
+            ledger, state, plan, reason=reason, actor=actor, now=now, seen=request
+        )
+    _show_answer(entry)
 
 
-def refuse(release: Release, reason: Reason, key: Key = None) -> None:
+def refuse(release: Release, reason: Reason, key: Key = None, yes: Yes = False) -> None:
     """Refuse the step that a release waits for: the release ends, its users go back.
 
     Example: penstock release refuse credit/3/eu/1 --reason 'too few over fifty' --key ann.pem
     """
-    _answer(release, reason, key, granted=False)
-
-
-def _answer(release: str, reason: str, key: Path | None, *, granted: bool) -> None:
     with opened() as (held, ledger):
-        entries = ledger.entries(workload_of(release))
-        state = chosen(entries, release)
-        plan = plan_for(entries, state)
-        give = approvals.grant if granted else approvals.refuse
+        state, plan, request = _asked(ledger, release)
+        _confirm(request, "refuse", yes=yes)
         actor, now = acting(held, key), datetime.now(UTC)
-        entry = give(ledger, state, plan, reason=reason, actor=actor, now=now)
-    _show(approvals.request_of(state, plan, entries), entry)
+        entry = approvals.refuse(ledger, state, plan, reason=reason, actor=actor, now=now)
+    _show_answer(entry)
 
 
-def _show(request: Request, entry: Entry) -> None:
+def _asked(ledger: Ledger, release: str) -> tuple[State, Plan, Request]:
+    """Return what a release asks for now."""
+    entries = ledger.entries(workload_of(release))
+    state = chosen(entries, release)
+    plan = plan_for(entries, state)
+    return state, plan, approvals.request_of(state, plan, entries)
+
+
+def is_asked() -> bool:
+    """Return whether somebody is there to answer a question."""
+    return sys.stdin.isatty()
+
+
+def _confirm(request: Request, verb: str, *, yes: bool) -> None:
+    """Show what would be signed, and on a terminal ask for a yes.
+
+    Raises:
+        typer.Abort: It was not given.
+    """
+    if yes or not is_asked():
+        return
+    _grid(_bound(request.to_dict()))
+    typer.confirm(f"{verb} this?", abort=True)
+
+
+def _show_answer(entry: Entry) -> None:
+    """Show what was signed: of the entry, not of what is there by now."""
+    until = entry.body.get("expires")
+    verb = "approved" if entry.body["granted"] else "refused"
+    _grid({
+        f"{verb} by": f"{entry.actor}, entry {entry.sequence}",
+        **_bound(entry.body["binds"]),
+        "until": until[:16].replace("T", " ") if until else "for good: the release ends",
+    })  # fmt: skip
+
+
+def _bound(binds: Mapping[str, Any]) -> dict[str, str]:
+    """Return all that an answer binds to, for people."""
+    documents = (f"{name} {sha256[:12]}" for name, sha256 in binds["documents"].items())
+    evidence = ", ".join(fingerprint[:12] for fingerprint in binds["fingerprints"])
+    return {
+        "step": f"{binds['step']} in {binds['market']}",
+        "version": f"{binds['workload']} {binds['version']}, package {binds['digest'][7:19]}",
+        "evidence": evidence or "none, it is the first step",
+        "plan": binds["plan"][:12],
+        "documents": ", ".join(documents) or "none",
+    }
+
+
+def _grid(rows: Mapping[str, str]) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
-    until = entry.body.get("expires")
-    verb = "approved" if entry.body["granted"] else "refused"
-    for name, value in {
-        f"{verb} by": f"{entry.actor}, entry {entry.sequence}",
-        "step": f"{request.step} in {request.market}",
-        "version": f"{request.workload} {request.version}, package {request.digest[7:19]}",
-        "evidence": ", ".join(f[:12] for f in request.fingerprints) or "none, it is the first step",
-        "plan": request.plan[:12],
-        "documents": ", ".join(f"{n} {h[:12]}" for n, h in request.documents.items()) or "none",
-        "until": until[:16].replace("T", " ") if until else "for good: the release ends",
-    }.items():
+    for name, value in rows.items():
         grid.add_row(plain(name), plain(value))
     terminal().print(grid)
 

@@ -10,13 +10,17 @@ from typing import Annotated
 import typer
 
 from penstock.cli.asked import Key, Reason, Release, acting, chosen, opened, workload_of
+from penstock.cli.heeding import carry_to_end, is_carried, unable
 from penstock.cli.home import Home
+from penstock.cli.screen import plain
 from penstock.ledger import Entry, Ledger
 from penstock.release import EVERYWHERE
-from penstock.rollout import commands, folding
+from penstock.rollout import commands, folding, notify
 from penstock.rollout.back import back
 from penstock.rollout.branches import champion_in
 from penstock.rollout.independence import opening
+from penstock.rollout.plan import ENDED
+from penstock.rollout.reasons import stated
 from penstock.rollout.state import Ask, State
 from penstock.stage import Refused
 from penstock.workload import load
@@ -67,19 +71,20 @@ def rollback(
 ) -> None:
     """Return all users to the version before: of a release, or of what a release has finished.
 
+    Where nobody carries the release, this command brings its users back itself.
+
     Example: penstock release rollback credit/3/us/1 --reason 'complaints'
 
     Example: penstock release rollback credit --market us --reason 'complaints'
     """
-    workload, named = workload_of(release), release.split("/")
-    where = named[2] if len(named) == PARTS else market
-    with opened() as (held, ledger):
+    workload, where = _whose(release, market)
+    with opened() as (held, ledger), notify.notifying(held.path, ledger.entries):
         entries = ledger.entries(workload)
         going = folding.active(entries, where)
         if any(release in (workload, state.release) for state in going):
             _give(held, ledger, Ask.ROLL_BACK, chosen(entries, release, where), reason, key)
             return
-        if len(named) == PARTS:
+        if release != workload:
             _refuse_another(entries, chosen(entries, release))
         done = back(
             held.path,
@@ -95,7 +100,26 @@ def rollback(
         f"{done.kind}, {done.milliseconds:.0f} ms"
     )
     for note in done.notes:
-        typer.echo(note)
+        typer.echo(plain(note).plain)
+
+
+def _whose(asked: str, market: str | None) -> tuple[str, str | None]:
+    """Return the workload and the market whose users are meant.
+
+    Raises:
+        ValueError: It names neither a workload nor a release, or another market than ``--market``.
+    """
+    named = asked.split("/")
+    if len(named) == 1 and asked:
+        return asked, market
+    if len(named) != PARTS or not all(named):
+        raise ValueError(
+            f"{asked!r} names no release; say it as {named[0] or 'credit'}/3/us/1, or as a "
+            "workload. See penstock release list."
+        )
+    if market not in (None, named[2]):
+        raise ValueError(f"release {asked} is in market {named[2]}, not in {market}.")
+    return named[0], named[2]
 
 
 PARTS = 4
@@ -127,9 +151,31 @@ def _ask(ask: Ask, release: str, reason: str, key: Path | None) -> None:
 def _give(
     held: Home, ledger: Ledger, ask: Ask, state: State, reason: str, key: Path | None
 ) -> None:
+    reason = stated(reason, f"to {ask}")
     actor, now = acting(held, key), datetime.now(UTC)
     entry = commands.give(ledger, state, ask, reason=reason, actor=actor, now=now)
+    asked = f"entry {entry.sequence}: {entry.actor} asked to {ask} release {state.release}; "
+    if is_carried(held, state.release):
+        typer.echo(f"{asked}its controller heeds it at its next look, see penstock release status")
+        return
+    typer.echo(f"{asked}NOBODY CARRIES IT")
+    if ask in commands.BACKWARD:
+        _bring_back(held, ledger, state)
+    else:
+        typer.echo(f"nothing changes before somebody does: penstock release run {state.workload}")
+
+
+def _bring_back(held: Home, ledger: Ledger, state: State) -> None:
+    """Carry a release to its end; where that cannot be, say what to do."""
+    why = unable(held, ledger)
+    if not why:
+        state = carry_to_end(held, ledger, state)
+        if state.phase in ENDED:
+            said = plain(state.reason).plain
+            typer.echo(f"this command carried it to its end, {state.phase}: {said}")
+            return
+        why = "it has not ended yet"
     typer.echo(
-        f"entry {entry.sequence}: {entry.actor} asked to {ask} release {state.release}; its "
-        "controller heeds it at its next look, see penstock release status"
+        f"nothing was done yet: {plain(why).plain}. To have it heeded: penstock release run "
+        f"{state.workload}; if that does not answer: penstock kill --reason WHY"
     )

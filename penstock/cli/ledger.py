@@ -22,11 +22,13 @@ from penstock.ledger import (
     Broken,
     Head,
     Ledger,
+    LedgerError,
     export,
     export_broken,
     verify_export,
 )
 from penstock.ledger.actors import read_public_key
+from penstock.rollout import killroll
 
 app = typer.Typer(
     help="Show and verify the record of every release decision, and say who may sign.",
@@ -163,6 +165,7 @@ def enrol(
             actor=Actor.load(held.key()),
             now=datetime.now(UTC),
         )
+        _remember_throwers(ledger)
     typer.echo(f"entry {entry.sequence}: {entry.actor} enrolled {name} as {', '.join(role)}")
 
 
@@ -171,14 +174,29 @@ def revoke(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why; kept in the entry.")],
 ) -> None:
-    """Let someone sign no more; for admins. What they signed stays valid.
+    """Let someone sign no more; for admins.
+
+    What they signed stays in the ledger. What of it is open counts no more: approvals of a step
+    that was not entered yet, commands that nothing has answered.
 
     Example: penstock ledger revoke ann --reason 'left the company'
     """
     actor = Actor.load(home().key())
     with _opened() as ledger:
         entry = ledger.revoke(name=name, reason=reason, actor=actor, now=datetime.now(UTC))
+        _remember_throwers(ledger)
     typer.echo(f"entry {entry.sequence}: {entry.actor} revoked {name}")
+
+
+def _remember_throwers(ledger: Ledger) -> None:
+    """Copy who may throw the kill switch, where there are servers of which it is the switch."""
+    held = home()
+    if not (held.path / "serving").exists():
+        return
+    try:
+        killroll.remember(held.path, ledger)
+    except (LedgerError, OSError) as e:
+        typer.echo(f"the kill switch still knows who was known before: {e}", err=True)
 
 
 @contextmanager

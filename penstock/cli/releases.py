@@ -34,6 +34,11 @@ NO_RELEASE, ENDED_BADLY, PERSON = 1, 5, 6
 
 BAD = frozenset(OUTCOMES) - {"DONE"}
 
+TICKING = frozenset({"looked_at", "looked_s_ago", "in_step_s", "soak_left_s", "deadline_left_s"})
+"""What of a release changes though nothing happens."""
+
+NONE = "no release yet; begin one: penstock run WORKLOAD"
+
 EVERY_S = 1.0
 """Between two looks of ``--watch``."""
 
@@ -99,17 +104,25 @@ def _watched(console: Console, look: Callable[[], list[Told]], *, as_json: bool)
                     found = look()
                     live.update(_screens(found), refresh=True)
             return found
-        said: list[str] = []
-        while True:
-            lines = [_line(told, as_json=as_json) for told in found]
-            if lines != said:
-                typer.echo("\n".join(lines))
-            said = lines
+        if not found:
+            typer.echo(NONE, err=True)
+        said: list[Told] = []
+        while found:
+            steady = [_steady(told) for told in found]
+            if steady != said:
+                typer.echo("\n".join(_line(told, as_json=as_json) for told in found))
+            said = steady
             if all(told["ended"] for told in found):
                 break
             time.sleep(EVERY_S)
             found = look()
     return found
+
+
+def _steady(told: Told) -> Told:
+    """Return what is told of a release without what only the clock changes."""
+    time_ = told["time"] and {k: v for k, v in told["time"].items() if k not in TICKING}
+    return {k: v for k, v in told.items() if k not in TICKING} | {"time": time_}
 
 
 def _live(console: Console, found: Sequence[Told]) -> Live:
@@ -123,7 +136,7 @@ def _line(told: Told, *, as_json: bool) -> str:
         return json.dumps(told, allow_nan=False)
     ahead = told["next"]
     after = told["reason"] if ahead is None else f"waits for {ahead['waits_for'] or 'nothing'}"
-    return f"{told['release']}  {headline(told)}  {after}"
+    return plain(f"{told['release']}  {headline(told)}  {after}").plain
 
 
 def _print(console: Console, found: Sequence[Told], held: Home, *, as_json: bool) -> None:
@@ -139,7 +152,7 @@ def _print(console: Console, found: Sequence[Told], held: Home, *, as_json: bool
 
 def _screens(found: Sequence[Told]) -> RenderableType:
     if not found:
-        return Text("no release yet; begin one: penstock run WORKLOAD")
+        return Text(NONE)
     blocks: list[RenderableType] = []
     for told in found:
         blocks += [screen(told), Text()]
@@ -276,4 +289,4 @@ def _draw_list(rows: Sequence[Told]) -> None:
         where = OUTCOMES.get(row["phase"]) or row["step"] or "getting ready"
         share, strikes = f"{row['share_percent']:.3g} %", row["strikes"]
         table.add_row(*map(plain, (row["release"], clock(row["opened_at"]), where, share, strikes)))
-    terminal().print(table if rows else Text("no release yet; begin one: penstock run WORKLOAD"))
+    terminal().print(table if rows else Text(NONE))

@@ -15,7 +15,7 @@ from penstock.cli.status import asked_for
 from penstock.ledger import Actor, champion
 from penstock.register.reconcile import try_to_follow
 from penstock.register.step import mlflow
-from penstock.rollout import kill
+from penstock.rollout import kill, killroll, notify
 from penstock.rollout import step as rollout
 from penstock.rollout.access import Access, read_tokens
 from penstock.rollout.plane import Plane
@@ -71,7 +71,7 @@ def up(
     ledger = held.ledger()
     try:
         entries = ledger.entries(workload)
-        kill.remember(held.path, ledger)
+        killroll.remember(held.path, ledger)
         serving = champion(entries)
         if serving is None:
             raise HomeError(f"{workload} has no champion yet; release one: penstock run {workload}")
@@ -81,7 +81,8 @@ def up(
         plane = Plane.up(held.path, model=workload, port=at, access=access, endpoint=limits)
         version = rollout.serve_champion(plane, ledger, workload)
         actor, moment = Actor.load(held.key()), datetime.now(UTC)
-        kill.reconcile(ledger, actor, home=held.path, workload=workload, now=moment)
+        with notify.notifying(held.path, ledger.entries):
+            kill.reconcile(ledger, actor, home=held.path, workload=workload, now=moment)
         aside = try_to_follow(workload, mlflow, ledger, actor=actor, now=moment)
     finally:
         ledger.close()

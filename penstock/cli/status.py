@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from penstock.cli.home import Home, called, carrying, home
 from penstock.cli.screen import plain, row, terminal
 from penstock.release import EVERYWHERE
-from penstock.rollout import admin, envoy, kill
+from penstock.rollout import admin, envoy, kill, killserver, killtokens
+from penstock.rollout.access import LOOPBACK, AccessError
 from penstock.rollout.plane import Plane
 from penstock.rollout.table import BUCKETS, TrafficTable
 
@@ -49,6 +51,9 @@ def look(held: Home) -> dict[str, Any]:
     """Return what serves, as plain values; ``answers`` says whether the champion does just now."""
     found: dict[str, Any] = {"running": Plane.running(held.path), "answers": False}
     found["run"] = carrying(held)
+    thrown = kill.killed(held.path)
+    found["killed"] = None if thrown is None else _thrown(held, thrown)
+    found["kill_server"] = _kill_server(held)
     if not found["running"]:
         return found
     plane = Plane.attach(held.path)
@@ -58,8 +63,6 @@ def look(held: Home) -> dict[str, Any]:
     found["markets"] = {
         market: held.to_dict() for market, held in plane.tables().items() if market != EVERYWHERE
     }
-    thrown = kill.killed(held.path)
-    found["killed"] = None if thrown is None else {"to": thrown.to, "why": str(thrown)}
     found["users"] = admin.answered(found["admin"])
     for slot in found["slots"]:
         found["log"][slot] = counted(plane.log_folder(slot))
@@ -68,6 +71,20 @@ def look(held: Home) -> dict[str, Any]:
     wanted = thrown.to if thrown is not None else None if table is None else table.champion
     found["answers"] = wanted in found["answering"]
     return found
+
+
+def _thrown(held: Home, thrown: kill.Request) -> dict[str, Any]:
+    known = bool(thrown.id) and not kill.unrecorded(held.path)
+    return {"to": thrown.to, "why": str(thrown), "entered": known}
+
+
+def _kill_server(held: Home) -> dict[str, Any] | None:
+    """Return where the kill switch is heard over HTTP, and whether it is; None without tokens."""
+    try:
+        port = killtokens.port_of(held.path)
+        return None if port is None else {"port": port, "heard": killserver.heard(port)}
+    except AccessError as e:
+        return {"port": None, "heard": False, "error": str(e)}
 
 
 def _table(plane: Plane) -> tuple[TrafficTable | None, str]:
@@ -94,6 +111,10 @@ def _draw(found: Mapping[str, Any]) -> None:
     console = terminal()
     if found["run"] is not None:
         console.print(plain(f"a run is going on (process {found['run']})"))
+    if found["killed"] is not None:
+        _draw_killed(found["killed"])
+    if found["kill_server"] is not None:
+        console.print(_kill_row(found["kill_server"]))
     if not found["running"]:
         console.print(f"nothing is running; {called()} up starts the servers")
         return
@@ -102,14 +123,25 @@ def _draw(found: Mapping[str, Any]) -> None:
     console.print(plain(f"{found['model']} at {found['url']}, table {number}, {_seen(found)}"))
     if found["note"]:
         console.print(plain(found["note"]))
-    if found["killed"] is not None:
-        console.print(plain(f"KILL SWITCH: {found['killed']['why']}; penstock kill clear ends it"))
     for market, held in found["markets"].items():
         console.print(plain(f"market {market}: {_split(TrafficTable.from_dict(held))}"))
     console.print(row("edge", None, "ready" if found["envoy"] else "waiting", _edge(found)))
     for slot, state in found["slots"].items():
         words = _slot(slot, state, table, found["log"][slot], answers=slot in found["answering"])
         console.print(row(f"slot {slot}", None, state["state"], words))
+
+
+def _draw_killed(killed: Mapping[str, Any]) -> None:
+    console = terminal()
+    console.print(plain(f"KILL SWITCH: {killed['why']}; penstock kill clear ends it"))
+    if not killed["entered"]:
+        console.print("it is not in the ledger yet; penstock kill show enters it")
+
+
+def _kill_row(said: Mapping[str, Any]) -> Table:
+    heard = f"heard at {LOOPBACK}:{said['port']}"
+    words = heard if said["heard"] else said.get("error") or f"NOT HEARD at port {said['port']}"
+    return row("kill server", None, "ready" if said["heard"] else "waiting", words)
 
 
 def _seen(seen: Mapping[str, Any]) -> str:

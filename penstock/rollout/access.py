@@ -16,7 +16,8 @@ from typing import Self
 LOOPBACK = "127.0.0.1"
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{24,200}=*")
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What a caller may be called."""
 
 
 class AccessError(ValueError):
@@ -113,7 +114,7 @@ def read_tokens(path: Path) -> dict[str, str]:
         if not words or words[0].startswith("#"):
             continue
         # The line itself is never shown: it may hold a secret.
-        if len(words) != 2 or not _NAME.fullmatch(words[0]) or not _TOKEN.fullmatch(words[1]):
+        if len(words) != 2 or not NAME.fullmatch(words[0]) or not _TOKEN.fullmatch(words[1]):
             raise AccessError(
                 f"line {number} of {path} is not a name and a token of 24 to 200 letters, digits "
                 "or -._~+/; make one: openssl rand -hex 32"

@@ -13,11 +13,11 @@ from typing import Any
 
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.ledger.standing import Standings, standings
-from penstock.rollout import reasons
 from penstock.rollout.documents import lacking, newest
 from penstock.rollout.independence import APPROVER, dependent, opening, part
 from penstock.rollout.judgement import Approved
 from penstock.rollout.plan import Plan
+from penstock.rollout.reasons import stated
 from penstock.rollout.state import APPROVAL, State
 from penstock.stage import Refused
 
@@ -103,8 +103,9 @@ def grant(
         seen: What the actor was shown; nothing else is signed. None: whatever is there.
 
     Raises:
-        Refused: Nothing waits, no reason is given, a required document lacks, the actor is not
-            independent, or was shown something else; the text says what to do.
+        Refused: Nothing waits, a required document lacks, the actor is not independent, or was
+            shown something else; the text says what to do.
+        ValueError: No reason is given, or one that cannot be printed.
         LedgerError: The ledger does not take the entry.
     """
     entries = ledger.entries(state.workload)
@@ -135,7 +136,8 @@ def refuse(
     """Refuse the step that a release waits for, which ends the release.
 
     Raises:
-        Refused: Nothing waits, or no reason is given.
+        Refused: Nothing waits.
+        ValueError: No reason is given, or one that cannot be printed.
         LedgerError: The ledger does not take the entry, as of somebody without the role.
     """
     request = request_of(state, plan, ledger.entries(state.workload))
@@ -151,10 +153,8 @@ def _append(
     actor: Actor,
     now: datetime,
 ) -> Entry:
-    reasons.check(
-        reason, asked="an approval or a refusal says why; give a sentence by --reason."
-    )
-    said = {**body, "release": request.release, "binds": request.to_dict(), "reason": reason}
+    why = stated(reason, "an answer")
+    said = {**body, "release": request.release, "binds": request.to_dict(), "reason": why}
     return ledger.append(
         workload=request.workload,
         version=request.version,

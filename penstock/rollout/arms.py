@@ -46,6 +46,8 @@ class Chosen:
 
     earlier: Array
     conflict: str
+    anonymous: bool
+    """No request names its user, so each is one of its own."""
 
 
 def evidence_of(
@@ -73,6 +75,7 @@ def evidence_of(
         alive=alive,
         conflict=chosen.conflict,
         repeated=int(repeated),
+        anonymous=chosen.anonymous,
     )
 
 
@@ -83,6 +86,10 @@ def choose(rows: Rows, window: Window, *, now: float) -> Chosen:
     mine = (held["market"] == rows.code("market", window.market)) & (at >= window.opened)
     future = mine & (at > now + AHEAD_S)
     mine &= ~future
+    anonymous = not held["named"][mine].any()
+    if not anonymous:
+        # One caller without a name would be as many users as it sends requests.
+        mine &= held["named"]
     is_other = version == rows.code("version", window.challenger)
     is_one = _version(rows, window.champion, version) & (kind == LIVE)
     step = mine & (at >= window.since)
@@ -103,6 +110,7 @@ def choose(rows: Rows, window: Window, *, now: float) -> Chosen:
         rescued=_by_time(at, rescued & ~bad),
         earlier=_by_time(at, mine & is_one & (at < min(begun, window.since))),
         conflict=_conflict(int(future.sum()), share),
+        anonymous=anonymous and bool(mine.any()),
     )
 
 

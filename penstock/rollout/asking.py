@@ -94,6 +94,10 @@ def still_asked(admin: str, slots: Collection[str]) -> str:
         before = now
 
 
+WRONG = "gives wrong golden answers"
+"""What is said of a slot that answers, and otherwise than its package says."""
+
+
 def golden(folder: Path, slot: str, package: Path, model: str) -> str:
     """Return what is wrong with a slot's answers to its package's golden requests.
 
@@ -137,4 +141,4 @@ def _wrong(
     apart = np.abs(told_nk - grown_nk / grown_nk.sum(axis=1, keepdims=True)).max()
     if apart <= tolerance + DIGITS:
         return ""
-    return f"slot {slot} answers golden requests {apart:.2g} apart, {tolerance:g} allowed"
+    return f"slot {slot} {WRONG}: {apart:.2g} apart, {tolerance:g} allowed"

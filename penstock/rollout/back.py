@@ -23,9 +23,10 @@ from penstock.ledger import Actor, Entry, Ledger, NotEnrolled, Stage, stage_of
 from penstock.ledger.lifecycle import refused_role
 from penstock.ledger.roll import Roll
 from penstock.release import EVERYWHERE, Fallback, Rollout, State
-from penstock.rollout import branches, folding, reasons
+from penstock.rollout import branches, folding, kill
 from penstock.rollout.independence import opening
 from penstock.rollout.plane import Plane
+from penstock.rollout.reasons import stated
 from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Act
 from penstock.rollout.table import RULES, SLOTS, TrafficTable
 from penstock.rollout.turning import refuse_another, turn
@@ -87,23 +88,26 @@ def back(
     """Return the users of a market to the version that served them before.
 
     What is to be done is in the ledger before it is done; when it is cut off, doing it again ends
-    in the same place.
+    in the same place. While the kill switch is thrown the table waits behind it, so that to clear
+    the switch brings nobody back to what was killed.
 
     Raises:
         Refused: There is none, or no slot for it; a release goes on there; the servers serve
-            another workload; the reason is none.
+            another workload.
+        ValueError: No reason is given, or one that cannot be printed.
         LedgerError: The actor may not, or the ledger cannot be written; nothing was done.
         PlaneError: No servers run, or the table is not in force; the text says which.
     """
-    reasons.check(reason, asked="users are returned for a reason; give a sentence by --reason.")
+    reason = stated(reason, "a return of users")
     policy, entries = load(workload).rollout, ledger.entries(workload)
     plane = Plane.attach(home)
     refuse_another(plane, workload)
     version, to = _versions(entries, market, policy)
     _refuse_release(entries, market)
     _refuse_actor(ledger, actor)
-    if thrown := plane.killed():
-        raise Refused(f"the kill switch decides who answers, not a table: {thrown}")
+    thrown = kill.killed(home)
+    if thrown is not None and str(to) in thrown.killed:
+        raise Refused(f"version {to} was killed as well, so nobody goes back to it: {thrown}")
     slot = plane.slot_of(str(to))
     loaded = slot is not None and plane.ready(slot) and not plane.verify_slot(slot)
     kind = kind_of(policy.state, loaded=loaded)
@@ -125,7 +129,11 @@ def back(
     turned = turn(plane, table)
     if plane.observe(market) != table:
         plane.wait_applied(table, timeout_s=0)
-    notes = [turned.wrong] if turned.wrong else []
+    if thrown is not None:
+        # Where requests go says nothing of the table: it counts when the switch is cleared.
+        notes = [f"the kill switch still decides who answers: {thrown}; penstock kill clear"]
+    else:
+        notes = [turned.wrong] if turned.wrong else []
     append(branches.BACK, said | {"milliseconds": turned.milliseconds, "notes": notes})
     if body := contaminated(entries, version, market, policy, now=now, why=reason):
         append(CONTAMINATED, body)
@@ -288,7 +296,8 @@ def _leave(
         return [f"version {version} stays: {why}"]
     notes: list[str] = []
     slot = plane.slot_of(str(version))
-    if slot is not None:
+    thrown = kill.killed(plane.home)
+    if slot is not None and (thrown is None or thrown.to != slot):
         plane.stop_slot(slot)
         if policy.state is not State.NONE:
             notes.append(f"caches and sessions of slot {slot} ended with its server")

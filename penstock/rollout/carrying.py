@@ -119,7 +119,7 @@ class Carrier:
         while True:
             head, entries = journal.read()
             stage, others = stage_of(entries, journal.version), len(serving_order(entries)) > 1
-            goes = stage in OPEN or (served and others and stage is Stage.PRODUCTION)
+            goes = stage in (Stage.NONE, *OPEN) or (served and others and stage is Stage.PRODUCTION)
             if not goes or not is_pending(entries, journal.release, pending.n):
                 return
             if branches.kept(entries, journal.version, self.policy, besides=journal.release):

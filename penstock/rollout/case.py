@@ -72,6 +72,44 @@ class Case:
         return self.contradiction or ("" if judged is None else judged.reason)
 
     @property
+    def deadline(self) -> datetime:
+        """When the step in force must have passed; each extension is one more of its times."""
+        assert self.step is not None
+        return self.state.entered_at + (1 + self.state.extended) * self.step.deadline
+
+    @property
+    def displaced(self) -> bool:
+        """Whether another table than the state's is in force."""
+        return self.state.table is not None and not self.seen.intended
+
+    @property
+    def unrestorable(self) -> tuple[str, str]:
+        """Why the state's table would move users forward now, and what that waits for.
+
+        To restore a share of users that somebody took home is as much as to enter its step.
+        """
+        held, table = self.seen.in_force_buckets, self.state.table
+        if table is None or held is None or table.buckets <= held:
+            return "", ""
+        if not self.seen.ready:
+            return "the challenger's server is not ready", "server"
+        if not self.seen.standby_ready:
+            return "the champion's server is not ready", "standby"
+        if self.state.phase is Phase.PAUSED:
+            return "paused", "person"
+        return self._erring, "evidence"
+
+    @property
+    def _erring(self) -> str:
+        """Why evidence is an error, for another reason than that the challenger has no answer."""
+        at, judged = self.seen.evidence_at, self.seen.judgement
+        if self.seen.conflict:
+            return self.seen.conflict
+        answered = at is not None and at >= self.state.entered_at
+        wrong = answered and judged is not None and judged.outcome is Outcome.ERROR
+        return judged.reason if wrong and judged is not None else ""
+
+    @property
     def frozen_by_person(self) -> bool:
         """Whether a person must speak before anything goes on by itself."""
         return self.state.phase in (Phase.PAUSED, Phase.AWAIT)

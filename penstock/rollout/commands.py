@@ -7,9 +7,9 @@ from datetime import datetime
 
 from penstock.ledger import Actor, Entry, Ledger
 from penstock.ledger.standing import Standings, standings
-from penstock.rollout import reasons
 from penstock.rollout.independence import dependent, opening
 from penstock.rollout.plan import ENDED, Phase
+from penstock.rollout.reasons import spelt
 from penstock.rollout.state import COMMAND, Ask, Command, State
 from penstock.stage import Refused
 
@@ -73,16 +73,17 @@ def give(
 
     Raises:
         Refused: The release has ended or is not where this makes sense, the same is asked already,
-            the actor may not, or the reason is none; the text says what to do.
+            the actor may not, or no reason is given; the text says what to do.
         LedgerError: The ledger does not take the entry.
     """
     entries, roles = ledger.entries(state.workload), standings(ledger)
-    reasons.check(reason, asked=f"a command says why; give a sentence by --reason to {ask}.")
+    if not reason.strip():
+        raise Refused(f"a command says why; give a sentence by --reason to {ask}.")
     if why := refused_actor(actor.name, ask, state, roles, entries):
         raise Refused(f"{why}; an admin gives roles: penstock ledger enrol.")
     if why := out_of_place(state, ask) or _twice(state, ask):
         raise Refused(why)
-    body = {"release": state.release, "command": str(ask), "reason": reason}
+    body = {"release": state.release, "command": str(ask), "reason": spelt(reason)}
     return ledger.append(
         workload=state.workload,
         version=opening(entries, state.release).version,

@@ -11,6 +11,7 @@ from penstock.ledger import Actor, Entry, Ledger, LedgerError
 from penstock.processes import undisturbed
 from penstock.release import Rollout
 from penstock.rollout import commands, folding, kill, unfinished
+from penstock.rollout.champions import stand_by, vacate
 from penstock.rollout.controller import ELSEWHERE, Controller
 from penstock.rollout.fleet import Fleet
 from penstock.rollout.journal import Told, unheard
@@ -222,7 +223,11 @@ class Conductor:
             return True
         opened, now = opened_of(entries, release), self.clock.now()
         if release not in self._starting:
-            self._start(opened, entries)
+            try:
+                self._start(opened, entries)
+            except TableError as e:
+                self.emit({"event": "unmoved", "text": str(e)})
+                return state.step is None
             self._starting[release] = now
         challenger = opened.challenger
         ready_s = self.fleet.ready_s(challenger)
@@ -242,6 +247,7 @@ class Conductor:
             self.fleet.start(opened.champion, entries)
         what = f"challenger, version {opened.challenger.version}"
         slot = opened.challenger.slot
+        vacate(self.fleet, entries, self.policy, opened.challenger)
         self.emit({"event": "starting", "release": opened.release, "what": what, "slot": slot})
         self.fleet.start(opened.challenger, entries, opened.fault)
 
@@ -255,7 +261,7 @@ class Conductor:
         if self.fleet.plane.killed():
             return
         try:
-            self.fleet.tidy(entries, self.policy)
+            stand_by(self.fleet, entries, self.policy)
         except TableError as e:
             self.emit({"event": "unmoved", "text": str(e)})
 

@@ -24,7 +24,7 @@ from penstock.rollout.folding import BACKWARD, fold, plan_in_force
 from penstock.rollout.journal import Journal, Told, unheard
 from penstock.rollout.judgement import Seen
 from penstock.rollout.looks import look, plain
-from penstock.rollout.observing import Glance, Observer
+from penstock.rollout.observing import Glance, Observer, killed_since
 from penstock.rollout.opened import Opened, opened_of
 from penstock.rollout.past import PAGED, past_of, share_percent
 from penstock.rollout.plan import ENDED, Phase, Plan, declared
@@ -135,9 +135,10 @@ class Controller:
         """
         if pending.act in BACKWARD:
             return False
-        if self.plane.killed():
+        if self.plane.killed() or killed_since(entries, opened_of(entries, self.release)):
             return True
-        return pending.act in FORWARD and not self._begun(pending, entries)
+        again = pending.act in FORWARD or pending.act is Act.RESTORE
+        return again and not self._begun(pending, entries)
 
     def _begun(self, pending: Pending, entries: Sequence[Entry]) -> bool:
         """Return whether a step forward was taken, though perhaps not to its end."""

@@ -63,6 +63,9 @@ def reconsider(plan: Plan, state: State, seen: Seen, now: datetime) -> Action:
     action = decide(plan, before, seen, now)
     if action.act is None or action.act in MOVES_TRAFFIC:
         return action
+    if Case(plan, before, seen, now).unrestorable[0]:
+        # Whoever took the users home wrote a newer table, so the intent's writer comes too late.
+        return action
     if state.table is None:
         return Action(act=state.pending.act, step=state.pending.step, why=state.pending.why)
     why = f"before it is to {action.act}; {action.why}"
@@ -135,7 +138,7 @@ def _silent(case: Case) -> Action | None:
 
 
 def _displaced(case: Case) -> Action | None:
-    if case.seen.intended or case.state.table is None:
+    if not case.displaced or case.unrestorable[0]:
         return None
     return Action(act=Act.RESTORE, step=case.state.step, why="another table took its place")
 
@@ -162,6 +165,16 @@ def _paused(case: Case) -> Action | None:
     return Action(act=None, why=_join("paused", case.state.reason), waits_for="person")
 
 
+def _taken_home(case: Case) -> Action | None:
+    """Users who are with the champion stay there until all is as it must be to move them."""
+    why, waits_for = case.unrestorable
+    if not case.displaced or not why:
+        return None
+    until = case.seen_at + case.plan.evidence_timeout
+    text = _join("another table took its place", why)
+    return Action(act=None, why=text, waits_for=waits_for, until=until)
+
+
 def _preparing(case: Case) -> Action | None:
     if case.step is not None or case.seen.ready:
         return None
@@ -176,7 +189,7 @@ def _unproven(case: Case) -> Action | None:
     step = case.step
     if step is None or case.outcome is Outcome.PASS:
         return None
-    deadline = case.state.entered_at + step.deadline
+    deadline = case.deadline
     if case.now > deadline and not case.frozen_by_person:
         unclear = case.outcome is Outcome.INCONCLUSIVE
         more = unclear and case.state.extended < case.plan.policy.extensions
@@ -256,6 +269,7 @@ RULES: tuple[Callable[[Case], Action | None], ...] = (
     _displaced,
     _asked,
     _paused,
+    _taken_home,
     _preparing,
     _unproven,
     _soaking,

@@ -236,9 +236,7 @@ def overdue(
 def _overdue(entries: Sequence[Entry], policy: Rollout, now: datetime, market: str) -> str:
     where = "" if market == EVERYWHERE else f" of {market}"
     good = [
-        e
-        for e in entries
-        if e.kind == DRILL and e.body["passed"] and e.body["market"] == market
+        e for e in entries if e.kind == DRILL and e.body["passed"] and e.body["market"] == market
     ]
     if not good:
         return f"no rollback{where} was ever rehearsed"

@@ -103,8 +103,8 @@ def _resume(state: State, _effect: Effect) -> State:
     return replace(state, phase=base(state), within=None)
 
 
-def _extend(state: State, effect: Effect) -> State:
-    return replace(state, entered_at=effect.at, extended=state.extended + 1)
+def _extend(state: State, _effect: Effect) -> State:
+    return replace(state, extended=state.extended + 1)
 
 
 def _end(state: State, effect: Effect) -> State:

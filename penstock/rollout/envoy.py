@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,17 +171,20 @@ def command(edge: Edge) -> list[str]:
     ]  # fmt: skip
 
 
-def prepare(edge: Edge, table: TrafficTable) -> None:
+def prepare(edge: Edge, tables: Sequence[TrafficTable]) -> None:
     """Let Envoy check everything, then write its files.
+
+    Args:
+        tables: One of each market, that of everybody first.
 
     Raises:
         EnvoyError: Envoy refuses them; the text is its own.
     """
-    check(edge, table)
+    check(edge, tables[0])
     edge.routes.parent.mkdir(parents=True, exist_ok=True)
     edge.admin.unlink(missing_ok=True)
     write_json(edge.bootstrap, bootstrap(edge))
-    write_json(edge.routes, routes([table], timeout_ms=edge.timeout_ms))
+    write_json(edge.routes, routes(tables, timeout_ms=edge.timeout_ms))
     _admit(edge)
 
 

@@ -276,6 +276,9 @@ class Evidence:
     repeated: int = 0
     """Requests whose id another one has: neither compared nor judged by an outcome."""
 
+    anonymous: bool = False
+    """No request names its user: users are requests."""
+
     def in_slice(self, k: int) -> Evidence:
         """Return the evidence of one slice of users, without copies."""
         return replace(

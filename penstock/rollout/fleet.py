@@ -11,13 +11,15 @@ from penstock import registered
 from penstock.ledger import Entry, serving_order
 from penstock.release import Rollout
 from penstock.rollout import folding
+from penstock.rollout.asking import WRONG
 from penstock.rollout.branches import champion_in
 from penstock.rollout.opened import Opened, Placed, opened_of
 from penstock.rollout.plane import Plane
 from penstock.rollout.table import SLOTS
 
 PROBED_S = 5.0
-"""How often a standby is asked golden requests; whether it is up is known all the time."""
+"""How often a standby and a challenger are asked golden requests; whether they are up is known all
+the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +65,21 @@ class Fleet:
 
     def stands_by(self, slot: str) -> bool:
         """Return whether a slot could take every user: it is up and gave the golden answers."""
-        if not self.plane.ready(slot):
-            return False
+        return self.plane.ready(slot) and not self._asked(slot, slot)
+
+    def wrong(self, placed: Placed) -> str:
+        """Return how a version's golden answers are wrong; no answer is no wrong one."""
+        said = self._asked(f"{placed.slot} {placed.version}", placed.slot)
+        return said if WRONG in said else ""
+
+    def _asked(self, whose: str, slot: str) -> str:
+        """Return what is wrong with a slot's golden answers, by what was heard last of it."""
         now_s = self.clock()
-        asked_s, wrong = self._probed.get(slot, (float("-inf"), ""))
+        asked_s, wrong = self._probed.get(whose, (float("-inf"), ""))
         if now_s - asked_s >= PROBED_S:
             wrong = self.plane.verify_slot(slot)
-            self._probed[slot] = now_s, wrong
-        return not wrong
+            self._probed[whose] = now_s, wrong
+        return wrong
 
     def start(
         self, placed: Placed, entries: Sequence[Entry], fault: Mapping[str, str] | None = None
@@ -87,17 +96,24 @@ class Fleet:
             fault=fault,
         )
 
-    def tidy(self, entries: Sequence[Entry], policy: Rollout) -> None:
-        """Stop what nobody needs any more, and give its slot to the standby where there is one."""
+    def tidy(self, entries: Sequence[Entry], policy: Rollout) -> list[Placed]:
+        """Stop what nobody needs any more, and give its slot to the standby where there is one.
+
+        Returns:
+            The standby, where it was started just now; the supervisor may not have seen that yet.
+        """
         needed = {p.version for p in _in_use(entries)} | _champions(entries, policy)
         for slot, version in self.serving().items():
             if version is not None and version not in needed | _standbys(entries):
                 self.plane.stop_slot(slot)
+        started = list[Placed]()
         for standby in _standbys(entries) - set(self.serving().values()):
             free = next((s for s, version in self.serving().items() if version is None), None)
             if free is not None and needed:
                 digest = registered.registration(entries, standby).body["digest"]
-                self.start(Placed(version=standby, digest=digest, slot=free), entries)
+                started.append(Placed(version=standby, digest=digest, slot=free))
+                self.start(started[-1], entries)
+        return started
 
 
 def free_slot(

@@ -10,6 +10,7 @@ from penstock.ledger.entry import Entry
 from penstock.rollout.branches import BACK
 from penstock.rollout.drill import DRILL
 from penstock.rollout.kill import CLEARED, KILL
+from penstock.rollout.killnotes import FILE, TOKEN
 from penstock.rollout.past import PAGED, Past, past_of, share_percent
 from penstock.rollout.state import APPROVAL, COMMAND, INTENT, OPENED, Act
 
@@ -128,9 +129,19 @@ def _paged(_past: Past, entry: Entry) -> Told:
 
 def _kill_switch(entry: Entry) -> Told:
     body = entry.body
-    by, to = body.get("by") or entry.actor, body.get("to")
-    text = f"kill switch thrown by {by}: {body.get('reason')}; everybody is sent to {to}"
-    return {"event": "kill switch", "text": text}
+    text = f"kill switch thrown {_proven(body, entry)}: {body.get('reason')}"
+    return {"event": "kill switch", "text": f"{text}; everybody is sent to {body.get('to')}"}
+
+
+def _proven(body: Mapping[str, Any], entry: Entry) -> str:
+    """Return who threw the switch, and how far that is proven."""
+    by, how = body.get("by") or entry.actor, body.get("how")
+    if how == FILE:
+        return f"by hand, by {by}"
+    if how == TOKEN:
+        made = f", which {body['maker']} made" if body.get("maker") else ""
+        return f"by token of {by}{made}"
+    return f"by {by}" if body.get("verified", True) else f"by {by} (signature wrong)"
 
 
 def _cleared(entry: Entry) -> Told:

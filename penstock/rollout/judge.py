@@ -63,6 +63,7 @@ def judge(plan: Plan, evidence: Evidence, step: Step, *, now: datetime) -> Judge
     if 0 < share < 1:
         found.append(_split(evidence, share, levels, now=now.timestamp()))
     compared = measures.compared(plan, evidence, share, levels, now=now.timestamp())
+    critical = critical or _unsafe(plan, compared)
     parts = segments.judged(plan, evidence, share, levels, now=now.timestamp())
     return _decided(plan, [*found, *parts.found], compared, critical, parts.rows)
 
@@ -114,10 +115,14 @@ def _whole(plan: Plan, evidence: Evidence, step: Step, *, now: float) -> Found:
         name=WHOLE,
         role="process",
         outcome=Outcome.ERROR if problem else Outcome.PASS,
-        reason=problem or f"{lost:.2%} of records were lost",
+        reason=problem or f"{lost:.2%} of records were lost{_unnamed(evidence)}",
         estimate=lost,
         limit=most,
     )
+
+
+def _unnamed(evidence: Evidence) -> str:
+    return "; users are requests, as no user is named" if evidence.anonymous else ""
 
 
 def _stale(plan: Plan, evidence: Evidence, step: Step, *, now: float) -> str:
@@ -151,6 +156,17 @@ def _too_many(plan: Plan, evidence: Evidence, found: Sequence[Found]) -> str:
         return ""
     told = f"{met.events / met.users:.0%} of {met.users} users, critical above {limit:.0%}"
     return f"{failed[0].name}: {told}; {failed[0].reason}"
+
+
+def _unsafe(plan: Plan, compared: Sequence[Compared]) -> str:
+    """Return which measure of safety surely got worse; empty where none did."""
+    declared = (plan.policy.primary, *plan.policy.guardrails)
+    failed = [
+        f"{measure.name}: {one.found.reason}"
+        for measure, one in zip(declared, compared, strict=True)
+        if measure.critical and one.found.outcome is Outcome.FAIL
+    ]
+    return "; ".join(failed)
 
 
 def _split(evidence: Evidence, share: float, levels: Levels, *, now: float) -> Found:

@@ -116,7 +116,8 @@ class Seen:
     """The challenger is warm, verified and gave the golden answers."""
 
     refused: str = ""
-    """Why the challenger's server will never be ready; empty while it may."""
+    """Why the challenger's server will never be ready, or answers what its package does not say;
+    empty while neither is known."""
 
     judgement: Judgement | None = None
     """Of the step in force; None before the first step."""
@@ -141,6 +142,9 @@ class Seen:
 
     intended: bool = True
     """The table in force is the state's."""
+
+    in_force_buckets: int | None = None
+    """Shares of users that the table in force gives the challenger; None where nobody can say."""
 
     conflict: str = ""
     """Why evidence contradicts itself (clocks, lost records); it is then an error."""

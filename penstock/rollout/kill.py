@@ -1,98 +1,54 @@
 """The kill switch: everybody to the declared fallback, whoever else is dead.
 
-Throwing it writes files and nothing else: a request that says who and why, then the link that Envoy
-follows (:mod:`penstock.rollout.switch`). It needs no ledger, no controller, no registry and no
-supervisor. Who may throw it is known from a roll that is copied out of the ledger whenever that can
-be read; the request is signed by the person's key, kept, and entered in the ledger when that is
-back. Only :func:`clear` turns it off, for a person with the role, in the ledger.
+Throwing it writes files and nothing else: a note that says who and why
+(:mod:`penstock.rollout.killnotes`), then the link that Envoy follows
+(:mod:`penstock.rollout.switch`). It needs no ledger, no controller, no registry and no supervisor,
+and waits for no lock. Who may throw it is known from a copied roll
+(:mod:`penstock.rollout.killroll`); the request is signed by the person's key, kept, and entered in
+the ledger when that is back. Only :func:`clear` turns it off, for a person with the role, in the
+ledger.
 """
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from penstock.ledger import Actor, Ledger
-from penstock.ledger.actors import signed_by
-from penstock.ledger.entry import canonical
-from penstock.rollout import switch, written
-from penstock.rollout.access import write_private
+from penstock.rollout import killnotes, switch
+from penstock.rollout.killeffect import bring_home, brought_home, fallback_of, noted, tables
+from penstock.rollout.killnotes import BY_HAND, FILE, KEY, TOKEN, Request
+from penstock.rollout.killroll import NotAllowed, check_person
+from penstock.rollout.reasons import stated
 from penstock.rollout.routing import ANSWERING
-from penstock.rollout.table import RULES, TrafficTable
 
 KILL, CLEARED = "kill", "kill cleared"
 """Kinds of the entries by which the ledger tells of it."""
 
-THROWERS = frozenset({"compliance", "operator", "admin"})
 CLEARERS = frozenset({"compliance", "admin"})
 
-BY_HAND = "whoever may write the files of this home"
-ROLL = "kill-roll.json"
-_SIGNED = b"penstock kill v1\n"
-_KEPT = "kill-"
-
-
-class NotAllowed(PermissionError):
-    """Whoever asks may not do this to the switch; the text says why and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """That the switch is thrown: by whom, where to, why."""
-
-    id: str
-    to: str
-    """Slot that answers everybody from then on."""
-
-    reason: str
-    by: str
-    how: str
-    """``key``: signed; ``token``: over HTTP; ``file``: the link was turned by hand."""
-
-    at: str
-    version: str | None
-    """That the slot serves."""
-
-    killed: tuple[str, ...]
-    """Versions that may answer nobody until it is cleared."""
-
-    serving: Mapping[str, Any] | None = None
-    """What the slot should run, so that it can be brought up again."""
-
-    public_key: str = ""
-    signature: str = ""
-
-    def signing_input(self) -> bytes:
-        """Return what is signed."""
-        said = {k: v for k, v in asdict(self).items() if k != "signature"}
-        return _SIGNED + canonical(said | {"killed": list(self.killed)}).encode("ascii")
-
-    def __str__(self) -> str:
-        return f"{self.by} sent everybody to slot {self.to}: {self.reason}"
+PATIENCE_S = 10.0
+"""Longest wait for whoever else looks at the link and turns it; a throw never waits."""
 
 
 def _serving(home: Path) -> Path:
     return home / "serving"
 
 
-def remember(home: Path, ledger: Ledger) -> None:
-    """Copy who may throw the switch out of the ledger, for when that cannot be read.
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Let nobody but a throw turn the link between a look at it and a turn.
 
     Raises:
-        LedgerError: It cannot be read now; the copy of before stays.
+        Timeout: Somebody else has been at it for long.
     """
-    people = [
-        {"name": a.name, "public_key": a.public_key, "roles": sorted(a.roles)}
-        for a in ledger.actors()
-        if not a.revoked and a.roles & THROWERS
-    ]
-    _serving(home).mkdir(parents=True, exist_ok=True)
-    write_private(_serving(home) / ROLL, people)
+    with FileLock(switch.folder_of(_serving(home)) / "turn.lock", timeout=PATIENCE_S):
+        yield
 
 
 def throw(
@@ -109,56 +65,38 @@ def throw(
         OSError: The files cannot be written.
     """
     check_person(home, actor)
-    made = _request(home, reason=reason, by=actor.name, how="key", now=now, to=to)
+    made = _request(home, reason=reason, by=actor.name, how=KEY, now=now, to=to)
     made = replace(made, public_key=actor.public_key)
     return _turn(home, replace(made, signature=actor.sign(made.signing_input())))
 
 
 def throw_by_token(
-    home: Path, name: str, *, reason: str, now: datetime, to: str | None = None
+    home: Path, name: str, *, reason: str, now: datetime, to: str | None = None, maker: str = ""
 ) -> Request:
     """Do the same for a caller whose token was found to be right.
+
+    Args:
+        maker: Who made the token.
 
     Raises:
         ValueError, OSError: As :func:`throw`.
     """
-    return _turn(home, _request(home, reason=reason, by=name, how="token", now=now, to=to))
-
-
-def check_person(home: Path, actor: Actor) -> None:
-    """Refuse whom the copied roll does not know in a role that may throw the switch.
-
-    Raises:
-        NotAllowed: It does not.
-    """
-    try:
-        people = json.loads((_serving(home) / ROLL).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise NotAllowed(
-            f"nobody is known here yet ({e}); start the servers once while the ledger can be read: "
-            "penstock up. By hand: docs/runbooks/kill.md"
-        ) from e
-    known = next((p for p in people if p["name"] == actor.name), None)
-    if known is None or known["public_key"] != actor.public_key:
-        raise NotAllowed(
-            f"{actor.name}, with this key, may not throw the kill switch; it takes the role "
-            f"{' or '.join(sorted(THROWERS))}. An admin gives roles: penstock ledger enrol."
-        )
+    made = _request(home, reason=reason, by=name, how=TOKEN, now=now, to=to)
+    return _turn(home, replace(made, maker=maker))
 
 
 def _request(
     home: Path, *, reason: str, by: str, how: str, now: datetime, to: str | None
 ) -> Request:
-    if not reason.strip():
-        raise ValueError("the kill switch wants a reason; say in a sentence why.")
-    before = killed(home)
-    slot = to or (before.to if before else fallback_of(_tables(home)))
+    said, before = stated(reason, "the kill switch"), killed(home)
+    slot = to or (before.to if before else fallback_of(tables(_serving(home))))
     if slot not in ANSWERING:
         raise ValueError(f"there is no slot {slot!r}; choose one of {', '.join(ANSWERING)}.")
-    made = _noted(home, slot, before, reason=reason.strip(), by=by, how=how, now=now)
+    gone = frozenset[str]() if before is None else _gone(home, before)
+    made = noted(_serving(home), slot, gone, reason=said, by=by, how=how, now=now)
     if made.version is None:
         raise ValueError(f"slot {slot} serves nothing, so nobody would be answered; name another.")
-    if before is not None and made.version in before.killed:
+    if made.version in gone:
         raise ValueError(
             f"version {made.version} in slot {slot} was killed; only a person with the role "
             f"{' or '.join(sorted(CLEARERS))} brings it back: penstock kill clear."
@@ -166,56 +104,12 @@ def _request(
     return made
 
 
-def _noted(
-    home: Path, to: str, before: Request | None, *, reason: str, by: str, how: str, now: datetime
-) -> Request:
-    """Return a request with what it does: every version but the slot's own is killed."""
-    slots, at = _slots(home), now.astimezone(UTC)
-    serving = slots.get(to)
-    version = None if serving is None else serving["version"]
-    others = {s["version"] for s in slots.values() if s is not None} - {version}
-    gone = others | set(() if before is None else before.killed)
-    return Request(
-        id=f"{at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
-        to=to,
-        reason=reason,
-        by=by,
-        how=how,
-        at=at.isoformat(),
-        version=version,
-        killed=tuple(sorted(gone - {RULES})),
-        serving=serving,
-    )
-
-
-def fallback_of(tables: Mapping[str, TrafficTable]) -> str:
-    """Return where the switch leads: rules where any market declares them, else a slot.
-
-    Of two markets that name different slots the one counts that nobody tries out, and then the one
-    that most name: the switch is for everybody at once.
-    """
-    named = [table.fallback or table.champion for table in tables.values()]
-    if not named:
-        raise ValueError("no table says where the kill switch leads; name a slot with --to.")
-    if RULES in named:
-        return RULES
-    tried = {table.challenger for table in tables.values() if table.buckets}
-    return min(named, key=lambda slot: (slot in tried, -named.count(slot), slot))
-
-
-def _tables(home: Path) -> dict[str, TrafficTable]:
-    try:
-        return written.tables(_serving(home) / "routes" / "table.json")
-    except (OSError, ValueError, LookupError):
-        return {}
-
-
-def _slots(home: Path) -> dict[str, Any]:
-    try:
-        text = (_serving(home) / "desired.json").read_text(encoding="utf-8")
-        return json.loads(text)["slots"]
-    except (OSError, ValueError, KeyError):
-        return {}
+def _gone(home: Path, before: Request, cleared: Collection[str] = ()) -> frozenset[str]:
+    """Return the versions that are killed already; a link turned by hand says of none."""
+    if before.id:
+        return frozenset(before.killed)
+    newest = killnotes.newest_not_over(_serving(home), cleared)
+    return frozenset(() if newest is None else newest.killed)
 
 
 def _turn(home: Path, request: Request) -> Request:
@@ -225,14 +119,15 @@ def _turn(home: Path, request: Request) -> Request:
     there since the first start; who did it is then not known.
     """
     serving = _serving(home)
-    folder = switch.folder_of(serving) / f"{_KEPT}{request.id}"
+    folder = killnotes.folder(serving, request.id)
     try:
         switch.prepare(serving)
-        write_private(folder.with_name(f"{folder.name}.json"), asdict(request))
+        killnotes.keep(serving, request)
         switch.fill(folder, request.to)
         switch.turn(serving, folder.name)
     except OSError:
         switch.turn(serving, f"to-{request.to}")
+    killnotes.settle(serving, request)
     return request
 
 
@@ -241,39 +136,65 @@ def killed(home: Path) -> Request | None:
 
     One that was thrown by hand names nobody; see :func:`adopt`.
     """
-    to = switch.thrown_to(_serving(home))
-    if to is None:
-        return None
-    kept = switch.folder_of(_serving(home)) / f"{switch.target(_serving(home))}.json"
-    try:
-        return _read(kept)
-    except (OSError, ValueError, TypeError):
-        return Request(
-            id="", to=to, reason="no reason was given", by=BY_HAND, how="file", at="",
-            version=None, killed=(),
-        )  # fmt: skip
+    return killnotes.in_force(_serving(home))
 
 
-def adopt(home: Path, now: datetime) -> Request | None:
-    """Make a request of a switch that was turned by hand, so that it is known what is killed."""
+def adopt(home: Path, now: datetime, *, cleared: Collection[str] = ()) -> Request | None:
+    """Make a request of a switch that was turned by hand, so that it is known what is killed.
+
+    Args:
+        cleared: Requests that the ledger says are over; a link to one was turned by hand.
+    """
     found = killed(home)
-    if found is None or found.id:
+    if found is None or not _is_by_hand(found, cleared):
         return found
-    noted = _noted(home, found.to, None, reason=found.reason, by=BY_HAND, how="file", now=now)
-    return _turn(home, noted)
+    try:
+        with _alone(home):
+            return _adopted(home, now, cleared)
+    except (Timeout, OSError):
+        return _as_noted(home, found, now, cleared)
 
 
-def _read(path: Path) -> Request:
-    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    made = Request(**held)
-    return replace(made, killed=tuple(made.killed))
+def _is_by_hand(found: Request, cleared: Collection[str]) -> bool:
+    return not found.id or found.id in cleared
+
+
+def _as_noted(home: Path, found: Request, now: datetime, cleared: Collection[str]) -> Request:
+    """Return what a switch that was turned by hand does, as a request of its own."""
+    reason = "no reason was given" if found.id else found.reason
+    gone = _gone(home, replace(found, id=""), cleared)
+    return noted(_serving(home), found.to, gone, reason=reason, by=BY_HAND, how=FILE, now=now)
+
+
+def _adopted(home: Path, now: datetime, cleared: Collection[str]) -> Request | None:
+    serving, link = _serving(home), switch.target(_serving(home))
+    known, found = killnotes.ids(serving), killed(home)
+    if found is None or not _is_by_hand(found, cleared):
+        return found
+    made = _as_noted(home, found, now, cleared)
+    killnotes.set_aside(serving)
+    if switch.target(serving) != link:
+        # It was turned again meanwhile; the next look adopts that.
+        again = killed(home)
+        return _as_noted(home, again, now, cleared) if again and not again.id else again
+    _turn(home, made)
+    meanwhile = [r for r in killnotes.kept(serving) if r.id not in known | {made.id}]
+    return _give_way(home, meanwhile) or made
+
+
+def _give_way(home: Path, meanwhile: Sequence[Request]) -> Request | None:
+    """Turn the link to the newest of what was thrown while we turned it: we may have undone it."""
+    if not meanwhile:
+        return None
+    newest, folder = meanwhile[-1], killnotes.folder(_serving(home), meanwhile[-1].id)
+    switch.fill(folder, newest.to)
+    switch.turn(_serving(home), folder.name)
+    return newest
 
 
 def unrecorded(home: Path) -> list[Request]:
     """Return the requests that are not known to be in the ledger, oldest first."""
-    folder = switch.folder_of(_serving(home))
-    found = [p for p in folder.glob(f"{_KEPT}*.json") if not p.with_suffix(".entered").exists()]
-    return sorted(map(_read, found), key=lambda request: request.at)
+    return killnotes.kept(_serving(home), but=".entered")
 
 
 def reconcile(ledger: Ledger, actor: Actor, *, home: Path, workload: str, now: datetime) -> int:
@@ -285,11 +206,12 @@ def reconcile(ledger: Ledger, actor: Actor, *, home: Path, workload: str, now: d
     Raises:
         LedgerError: It is still away; nothing is lost.
     """
-    adopt(home, now)
+    entries = ledger.entries(workload)
+    adopt(home, now, cleared={e.body["id"] for e in entries if e.kind == CLEARED})
     waiting = unrecorded(home)
     if not waiting:
         return 0
-    known = {e.body["id"] for e in ledger.entries(workload) if e.kind == KILL}
+    known = {e.body["id"] for e in entries if e.kind == KILL}
     keys = {a.name: a.public_key for a in ledger.actors()}
     for request in waiting:
         if request.id not in known:
@@ -298,16 +220,12 @@ def reconcile(ledger: Ledger, actor: Actor, *, home: Path, workload: str, now: d
             ledger.append(
                 workload=workload, version=None, kind=KILL, body=body, actor=actor, now=now
             )
-        (switch.folder_of(_serving(home)) / f"{_KEPT}{request.id}.entered").touch()
+        killnotes.entered(_serving(home), request)
     return len(waiting)
 
 
 def _is_theirs(request: Request, public_key: str | None) -> bool:
-    return (
-        request.how == "key"
-        and public_key == request.public_key
-        and signed_by(request.public_key, request.signature, request.signing_input())
-    )
+    return request.how == KEY and public_key == request.public_key and request.is_signed()
 
 
 def clear(
@@ -316,26 +234,36 @@ def clear(
     """Let tables decide again. The entry comes first: what is not in the ledger is not cleared.
 
     Raises:
-        NotAllowed: The actor has no role that may.
+        NotAllowed: The actor has no role that may, or another key than the ledger knows.
         ValueError: The switch is not thrown, or there is no reason.
         LedgerError: The ledger cannot be written; the switch stays thrown.
     """
-    if not reason.strip():
-        raise ValueError("clearing the kill switch wants a reason; say why it is safe again.")
-    if not ledger.roles(actor.name) & CLEARERS:
-        raise NotAllowed(
-            f"{actor.name} may not clear the kill switch; it takes a person with the role "
-            f"{' or '.join(sorted(CLEARERS))}."
-        )
+    said = stated(reason, "clearing the kill switch")
+    _check_clearer(ledger, actor)
     reconcile(ledger, actor, home=home, workload=workload, now=now)
-    thrown = killed(home)
-    if thrown is None:
+    if killed(home) is None:
         raise ValueError("the kill switch is not thrown; there is nothing to clear.")
-    cleared = {e.body["id"] for e in ledger.entries(workload) if e.kind == CLEARED}
-    if thrown.id not in cleared:
-        body = {"id": thrown.id, "to": thrown.to, "reason": reason.strip()}
+    with _alone(home):
+        known, thrown = killnotes.ids(_serving(home)), killed(home)
+        if thrown is None or not thrown.id:
+            raise ValueError("the kill switch was turned by hand just now; look again, then clear.")
+        home_again = [table.to_dict() for table in brought_home(_serving(home))]
+        body = {"id": thrown.id, "to": thrown.to, "reason": said, "tables": home_again}
         ledger.append(
             workload=workload, version=None, kind=CLEARED, body=body, actor=actor, now=now
         )
-    if (held := killed(home)) is not None and held.id == thrown.id:
-        switch.turn(_serving(home), switch.OFF)
+        killnotes.over(_serving(home), thrown, known)
+        if switch.target(_serving(home)) == killnotes.folder(_serving(home), thrown.id).name:
+            bring_home(_serving(home))
+            switch.turn(_serving(home), switch.OFF)
+            _give_way(home, killnotes.kept(_serving(home), but=".cleared"))
+
+
+def _check_clearer(ledger: Ledger, actor: Actor) -> None:
+    known = next((a for a in ledger.actors() if a.name == actor.name), None)
+    is_theirs = known is not None and known.public_key == actor.public_key
+    if not is_theirs or not ledger.roles(actor.name) & CLEARERS:
+        raise NotAllowed(
+            f"{actor.name}, with this key, may not clear the kill switch; it takes a person with "
+            f"the role {' or '.join(sorted(CLEARERS))}."
+        )

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock.rollout.killserver import NOTE, tokens_of
+from penstock.rollout.killserver import NOTE
+from penstock.rollout.killtokens import tokens_of
 from penstock.rollout.record import unheard
 from penstock.rollout.rotation import cut
 from penstock.rollout.watching import BackOff, end_leftover, left_over

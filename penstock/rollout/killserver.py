@@ -3,22 +3,20 @@
 ``python -m penstock.rollout.killserver --home DIR``. The supervisor starts it where a token was
 made, and it outlives a supervisor that dies: it writes files, as :mod:`penstock.rollout.kill` does,
 and asks nobody. ``POST /kill`` with ``authorization: Bearer TOKEN`` and ``{"reason": …, "to": …}``
-throws the switch, ``to`` being optional; ``GET /kill`` tells whether it is thrown. Nothing here
-clears it.
+throws the switch, ``to`` being optional; ``GET /kill`` tells whether it is thrown, and with a
+token by whom and why. Nothing here clears it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import hmac
+import http.client
 import json
 import os
-import secrets
-import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,52 +24,18 @@ from typing import Any
 
 from penstock.bundle import write_json
 from penstock.rollout import kill
-from penstock.rollout.access import LOOPBACK, AccessError, private, write_private
+from penstock.rollout.access import LOOPBACK, AccessError
+from penstock.rollout.killtokens import Caller, caller_of, port_of, tokens_of
 from penstock.rollout.watching import this_process
 
-TOKENS = "kill-tokens.json"
 NOTE = "killserver/process.json"
 _LONGEST = 4096
 _PATIENCE_S = 5.0
 _LOOK_S = 1.0
+_HEARD_S = 1.0
+_DIGITS = 10
 
-
-def tokens_of(home: Path) -> Path:
-    """Return the file with the hash of each caller's token, and the port."""
-    return home / "serving" / TOKENS
-
-
-def new_token(home: Path, name: str) -> tuple[str, int]:
-    """Return a new token of a caller and the port where it is taken; its hash alone is kept."""
-    path = tokens_of(home)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new: dict[str, Any] = {"port": _free_port(), "tokens": {}}
-    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else new
-    token, port = secrets.token_hex(32), int(held["port"])
-    held["tokens"][name] = hashlib.sha256(token.encode()).hexdigest()
-    write_private(path, held)
-    return token, port
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
-        trial.bind((LOOPBACK, 0))
-        return trial.getsockname()[1]
-
-
-def caller_of(home: Path, authorization: str | None) -> str | None:
-    """Return whose token was shown, None where it is nobody's.
-
-    Raises:
-        AccessError: Others than the owner can read the hashes, so they prove nothing.
-    """
-    path = tokens_of(home)
-    private(path)
-    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["tokens"]
-    scheme, _, token = (authorization or "").partition(" ")
-    shown = hashlib.sha256(token.strip().encode("latin-1")).hexdigest()
-    found = [name for name, held in known.items() if hmac.compare_digest(shown, held)]
-    return found[0] if found and scheme.lower() == "bearer" else None
+Answer = tuple[int, dict[str, Any]]
 
 
 def state(home: Path) -> dict[str, Any]:
@@ -90,32 +54,42 @@ class Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE_S
 
     def do_GET(self) -> None:
-        """Tell the state."""
-        self._answer(*((200, state(self.home)) if self.path == "/kill" else (404, _UNKNOWN)))
+        """Tell the state; who and why only to whom a token was given."""
+        self._try(self._told)
 
     def do_POST(self) -> None:
         """Throw the switch."""
-        if self.path != "/kill":
-            self._answer(404, _UNKNOWN)
-            return
-        try:
-            self._answer(*self._thrown())
-        except AccessError as e:
-            self._answer(503, {"error": str(e)})
-        except (ValueError, TypeError) as e:
-            self._answer(400, {"error": str(e)})
-        except OSError as e:
-            self._answer(500, {"error": f"the files of the switch cannot be written: {e}"})
+        self._try(self._thrown)
 
-    def _thrown(self) -> tuple[int, dict[str, Any]]:
-        name = caller_of(self.home, self.headers.get("authorization"))
-        if name is None:
+    def _try(self, do: Callable[[], Answer]) -> None:
+        try:
+            answer = do() if self.path == "/kill" else (404, _UNKNOWN)
+        except AccessError as e:
+            answer = 503, {"error": str(e)}
+        except ValueError as e:
+            answer = 400, {"error": str(e)}
+        except TimeoutError:
+            answer = 408, {"error": f"the body did not come whole within {_PATIENCE_S:.0f} s"}
+        except OSError as e:
+            answer = 500, {"error": f"the files of the switch cannot be used: {e}"}
+        self._answer(*answer)
+
+    def _caller(self) -> Caller | None:
+        return caller_of(self.home, self.headers.get("authorization"))
+
+    def _told(self) -> Answer:
+        said = state(self.home)
+        shown = self.headers.get("authorization") is not None and self._caller() is not None
+        return 200, said if shown else {"thrown": said["thrown"]}
+
+    def _thrown(self) -> Answer:
+        caller = self._caller()
+        if caller is None:
             return 401, {"error": "a bearer token is needed: authorization: Bearer TOKEN"}
-        length = int(self.headers.get("content-length") or 0)
-        if not 0 < length <= _LONGEST:
-            return 400, {"error": f"a body of 1 to {_LONGEST} bytes is needed, with a reason"}
-        reason, to = _asked(self.rfile.read(length))
-        kill.throw_by_token(self.home, name, reason=reason, to=to, now=datetime.now(UTC))
+        reason, to = _asked(self.rfile.read(_length(self.headers.get("content-length"))))
+        kill.throw_by_token(
+            self.home, caller.name, reason=reason, to=to, now=datetime.now(UTC), maker=caller.maker
+        )
         return 200, state(self.home)
 
     def _answer(self, status: int, said: dict[str, Any]) -> None:
@@ -131,22 +105,51 @@ class Handler(BaseHTTPRequestHandler):
         print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {format % args}", file=sys.stderr)
 
 
+def _length(said: str | None) -> int:
+    """Return how long a body is.
+
+    Raises:
+        ValueError: It is not said, or the body is empty or too long.
+    """
+    if said is None or not (said.isascii() and said.isdecimal()):
+        raise ValueError(f"content-length says {said!a}; say how many bytes the body has")
+    if not 0 < len(said) < _DIGITS or not 0 < int(said) <= _LONGEST:
+        raise ValueError(f"a body of 1 to {_LONGEST} bytes is needed, with a reason")
+    return int(said)
+
+
 def _asked(body: bytes) -> tuple[str, str | None]:
     """Return reason and slot of a body.
 
     Raises:
         ValueError: It is not one.
     """
-    said: Any = json.loads(body)
+    try:
+        said: Any = json.loads(body)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"the body is no JSON; it is {_WANTED}") from e
     try:
         reason, to = said["reason"], said.get("to")
     except (KeyError, TypeError, AttributeError):
         reason, to = None, None
     if not isinstance(reason, str) or not (to is None or isinstance(to, str)):
-        raise ValueError('the body is {"reason": "why", "to": "a, b or rules"}')
+        raise ValueError(f"the body is {_WANTED}")
     return reason, to
 
 
+def heard(port: int) -> bool:
+    """Return whether the switch is heard over HTTP just now."""
+    asked = http.client.HTTPConnection(LOOPBACK, port, timeout=_HEARD_S)
+    try:
+        asked.request("GET", "/kill")
+        return "thrown" in json.loads(asked.getresponse().read(_LONGEST))
+    except (OSError, http.client.HTTPException, ValueError, TypeError):
+        return False
+    finally:
+        asked.close()
+
+
+_WANTED = '{"reason": "why", "to": "a, b or rules"}, where "to" may be left out'
 _UNKNOWN = {"error": "there is only /kill here"}
 
 
@@ -160,8 +163,11 @@ def serve(home: Path) -> None:
 
     Raises:
         OSError: The port is taken.
+        AccessError: The tokens cannot be used.
     """
-    port = json.loads(tokens_of(home).read_text(encoding="utf-8"))["port"]
+    port = port_of(home)
+    if port is None:
+        return
     handler = type("OfHome", (Handler,), {"home": home})
     server = _Server((LOOPBACK, port), handler)
     threading.Thread(target=_leave_with_tokens, args=(server, tokens_of(home)), daemon=True).start()

@@ -246,7 +246,8 @@ def notifying(
 ) -> Iterator[None]:
     """Tell people what is entered within, as by one command; what hinders it is said on stderr.
 
-    It hinders nothing else. What is not sent in time is sent by the next process that carries a release.
+    It hinders nothing else. What is not sent in time is sent by the next process that carries a
+    release.
     """
     box: Outbox | None = None
     try:

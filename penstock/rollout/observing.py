@@ -12,10 +12,12 @@ from penstock.ledger.standing import standings
 from penstock.rollout import approvals, commands, documents
 from penstock.rollout import judge as judging
 from penstock.rollout.judgement import Evidence, Judgement, Reader, Seen, Window
+from penstock.rollout.kill import KILL
 from penstock.rollout.opened import Opened, Placed
 from penstock.rollout.plan import Plan
 from penstock.rollout.ports import DataPlane, Foreign, TableError
-from penstock.rollout.state import IN_FORCE, INTENT, Act, State
+from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Act, State
+from penstock.rollout.table import BUCKETS
 from penstock.verdict import Outcome
 
 SKEWED_S = 5.0
@@ -54,6 +56,9 @@ class Observer:
     refused: Callable[[Placed], str] = _never
     """Why a version's server will never be ready; empty while it may."""
 
+    wrong: Callable[[Placed], str] = _never
+    """How the golden answers of a version that is ready are wrong; empty where they are right."""
+
     drilled: Callable[[Sequence[Entry], datetime], str] = lambda _entries, _now: ""
     """Why forward steps wait for a rehearsed rollback; empty where none is needed."""
 
@@ -72,25 +77,26 @@ class Observer:
         """Return what is to be seen of a release without a pending intent."""
         ready = self._is_ready(opened.challenger)
         evidence, judgement = self._judged(opened, plan, state, entries, now, alive=ready)
-        intended, unread = self._table(state)
+        intended, held, unread = self._table(opened, state)
         conflict = unread or self._skewed()
         evidence_at = self._sound_at(state, evidence, judgement, conflict)
-        if judgement is not None and not intended and not judgement.critical:
+        if judgement is not None and not intended and not _counts(judgement):
             # It is of users under two tables; the step begins anew when its own is back.
             judgement = None
         roles = standings(self.ledger)
         version = opened.challenger.version
         seen = Seen(
             ready=ready,
-            refused="" if ready else self.refused(opened.challenger),
+            refused=(self.wrong if ready else self.refused)(opened.challenger),
             judgement=judgement,
             evidence_at=evidence_at,
             standby_ready=opened.champion is None or self._stands_by(opened.champion.slot),
             drilled=self.drilled(entries, now),
             documents=documents.lacking(entries, version, plan.documents),
             approval=approvals.binding(entries, state, plan, roles=roles, now=now),
-            killed=self.plane.killed(),
+            killed=self.plane.killed() or killed_since(entries, opened),
             intended=intended,
+            in_force_buckets=held,
             conflict=conflict,
             lifecycle=_archived(entries, version),
             command=commands.pending(state, roles, entries),
@@ -126,7 +132,8 @@ class Observer:
             return None
         newest = datetime.fromtimestamp(evidence.newest_at, UTC)
         kept = self._sound.get(state.release)
-        if kept is not None and (conflict or judgement.outcome is Outcome.ERROR):
+        if conflict or judgement.outcome is Outcome.ERROR:
+            # Another process may have met the same error before: to begin anew is no news either.
             return kept
         self._sound[state.release] = newest
         return newest
@@ -137,16 +144,21 @@ class Observer:
     def _stands_by(self, slot: str) -> bool:
         return self.plane.ready(slot) if self.standby is None else self.standby(slot)
 
-    def _table(self, state: State) -> tuple[bool, str]:
-        """Return whether the table in force is the state's; where nobody says, that is no no."""
+    def _table(self, opened: Opened, state: State) -> tuple[bool, int | None, str]:
+        """Return whether the table in force is the state's, the challenger's buckets, a problem.
+
+        Where nobody says, that is no no.
+        """
         if state.table is None:
-            return True, ""
+            return True, None, ""
         try:
-            return self.plane.observe(state.market) == state.table, ""
+            found = self.plane.observe(state.market)
         except Foreign:
-            return False, ""
+            return False, None, ""
         except TableError as e:
-            return True, f"the table in force cannot be read: {e}"
+            return True, None, f"the table in force cannot be read: {e}"
+        on = sum(found.slot_for(b) == opened.challenger.slot for b in range(BUCKETS))
+        return found == state.table, on, ""
 
     def _skewed(self) -> str:
         ahead_s = self.ahead_s()
@@ -194,6 +206,25 @@ def _shared_since(plan: Plan, state: State, entries: Sequence[Entry]) -> float |
         elif entry.kind == IN_FORCE and entering.pop(body["n"], False):
             found = datetime.fromisoformat(entry.at).timestamp()
     return found
+
+
+def killed_since(entries: Sequence[Entry], opened: Opened) -> str:
+    """Return who killed the challenger since its release was opened; empty where nobody did.
+
+    The switch may have been thrown and cleared while nobody carried the release.
+    """
+    begun = False
+    for entry in entries:
+        body = entry.body
+        begun = begun or (entry.kind == OPENED and body.get("release") == opened.release)
+        if begun and entry.kind == KILL and str(opened.challenger.version) in body["killed"]:
+            return f"{body['by']} sent everybody to slot {body['to']}: {body['reason']}"
+    return ""
+
+
+def _counts(judgement: Judgement) -> bool:
+    """Return whether it says something under whatever table: harm at once, or that it is none."""
+    return bool(judgement.critical) or judgement.outcome is Outcome.ERROR
 
 
 def _archived(entries: Sequence[Entry], version: int) -> str:

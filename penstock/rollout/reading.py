@@ -49,6 +49,9 @@ class Counted:
     taken: int
 
 
+NOTHING_YET = Counted(at=float("-inf"), lost=0, taken=0)
+
+
 @dataclass(kw_only=True)
 class LogReader:
     """Follows the prediction logs of both slots and the outcomes; see :class:`Reader`."""
@@ -151,17 +154,18 @@ class LogReader:
     def _count(self, path: Path) -> None:
         """Note what a log's counters say, where that is new.
 
-        What they said when first met was lost before; a folder without any has lost nothing.
+        What was lost before they were first met may have been lost in the step that goes on, unless
+        they were written before it. A folder without any has lost nothing.
         """
         try:
             held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             at = _written_at(path)
         except (OSError, ValueError):
-            self._counted.setdefault(path, [Counted(at=0.0, lost=0, taken=0)])
+            self._counted.setdefault(path, [NOTHING_YET])
             return
         lost = sum(_count(held.get(name)) for name in ("dropped", "failed"))
         found = Counted(at=at, lost=lost, taken=lost + _count(held.get("written")))
-        counted = self._counted.setdefault(path, [replace(found, at=0.0)])
+        counted = self._counted.setdefault(path, [NOTHING_YET])
         problem = held.get("problem")
         self._problem[path] = problem if isinstance(problem, str) else ""
         if (found.lost, found.taken) != (counted[-1].lost, counted[-1].taken):

@@ -1,28 +1,34 @@
-"""Reasons: what a person says why, kept in the ledger and shown on terminals for years."""
+"""Reasons that people give: for other people's eyes, so nothing that would steer a terminal."""
 
 from __future__ import annotations
 
-from penstock.stage import Refused
-
-LONGEST = 1000
-"""Characters of a reason; what needs more belongs into a document."""
+LONGEST_REASON = 1000
 
 
-def check(reason: str, *, asked: str) -> None:
-    """See that a reason is one printable line that says something.
+def stated(reason: str, what: str) -> str:
+    """Return a reason without the spaces around it.
 
     Args:
-        asked: The sentence for whoever gives none.
+        what: That the reason is for, as the sentence that refuses it begins.
 
     Raises:
-        Refused: It is empty, longer than :data:`LONGEST`, or would steer a terminal.
+        ValueError: There is none, it is too long, or not of printable characters alone.
     """
-    if not reason.strip():
-        raise Refused(asked)
-    if len(reason) > LONGEST:
-        raise Refused(
-            f"the reason has {len(reason)} characters, {LONGEST} are allowed; say it in a sentence."
+    said = reason.strip()
+    if not said:
+        raise ValueError(f"{what} wants a reason; say in a sentence why.")
+    if len(said) > LONGEST_REASON or not said.isprintable():
+        raise ValueError(
+            f"{what} wants a reason of up to {LONGEST_REASON} printable characters in one line; "
+            f"{len(said)} came: {said[:40]!a}."
         )
-    if not reason.isprintable():
-        wrong = next(c for c in reason if not c.isprintable())
-        raise Refused(f"the reason holds {ascii(wrong)}, which cannot be printed; say it in a line.")
+    return said
+
+
+def spelt(reason: str) -> str:
+    """Return a reason that a machine gives, so that it can be kept: what cannot be printed spelt.
+
+    An abort must not fail because the error that it is for has two lines.
+    """
+    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
+    return seen[:LONGEST_REASON]

@@ -33,6 +33,7 @@ COLUMNS: dict[str, type] = {
     "at": np.float64,
     "request": np.int64,
     "user": np.int64,
+    "named": np.bool_,
     "version": np.int32,
     "market": np.int32,
     "kind": np.uint8,
@@ -42,7 +43,8 @@ COLUMNS: dict[str, type] = {
     "score": np.float32,
     "slices": np.uint64,
 }
-"""Of a request; label and score are those of its first row."""
+"""Of a request; label and score are those of its first row. One whose user is not ``named`` has its
+own number for it."""
 
 RANKED: dict[str, type] = {
     "request": np.int64,
@@ -109,7 +111,8 @@ class Rows:
 
     def _columns(self, table: pa.Table, arm: Array) -> dict[str, Array]:
         request = hashed(table["request_id"])
-        user = np.where(_valid(table["user"]), hashed(table["user"]), request)
+        named = _valid(table["user"])
+        user = np.where(named, hashed(table["user"]), request)
         mirrored = _bools(table["mirrored"])
         label, labelled, _ = firsts(table["label"])
         chance, given, _ = firsts(table["probability"])
@@ -117,6 +120,7 @@ class Rows:
             "at": _numbers(table["at"]),
             "request": request,
             "user": user,
+            "named": named,
             "version": self._coded("version", table["version"], ""),
             "market": self._coded("market", table["market"], EVERYWHERE),
             "kind": np.where(mirrored, COPY, np.where(arm == "challenger", GIVEN, LIVE)),

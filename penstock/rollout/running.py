@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from penstock.ledger import Actor, Entry, Ledger, champion
-from penstock.rollout import drill, folding, kill
+from penstock.rollout import drill, folding, killroll
 from penstock.rollout.champions import champions, promised, serve
 from penstock.rollout.clock import SteadyClock
 from penstock.rollout.conductor import Conductor
@@ -21,7 +21,7 @@ from penstock.rollout.notify import notifier_of
 from penstock.rollout.observing import Observer
 from penstock.rollout.plane import Plane
 from penstock.rollout.reading import LogReader
-from penstock.rollout.table import SLOTS
+from penstock.rollout.table import RULES, SLOTS
 from penstock.workload import load
 
 NOTIFIED_S = 2.0
@@ -41,17 +41,19 @@ def servers(
     entries, policy = ledger.entries(workload), load(workload).rollout
     serving, running = champion(entries), Plane.running(home)
     limits = promised(entries, version if serving is None else serving)
-    kill.remember(home, ledger)
+    killroll.remember(home, ledger)
     plane = Plane.up(home, model=workload, port=port, endpoint=limits)
     try:
         serve(Fleet(plane=plane), entries, policy, emit)
         yield plane
     except BaseException:
-        if not running:
+        # Whom the kill switch sends everybody to answers on, whoever else does not start.
+        if not running and not plane.killed():
             plane.down()
         raise
     entries = ledger.entries(workload)
-    if not champions(entries, policy) and not folding.active(entries):
+    ruled = any(table.champion == RULES for table in plane.tables().values())
+    if not champions(entries, policy) and not folding.active(entries) and not ruled:
         # There is nothing left to keep up.
         plane.down()
 
@@ -91,6 +93,7 @@ def conducted(
                 ledger=ledger,
                 ready=fleet.ready,
                 refused=fleet.refused,
+                wrong=fleet.wrong,
                 standby=fleet.stands_by,
                 drilled=lambda entries, now: drill.due(entries, declared.rollout, now),
                 ahead_s=clock.ahead_s,

@@ -25,8 +25,9 @@ from penstock.rollout.ports import TableError
 from penstock.rollout.rotation import rotate
 from penstock.rollout.routing import ANSWERING
 from penstock.rollout.supervisor import LOCK, check_port, log_of
-from penstock.rollout.table import RULES, TrafficTable
+from penstock.rollout.table import RULES
 from penstock.rollout.watching import alive, end_leftover, left_over
+from penstock.rollout.written import FIRST
 from penstock.workload import UnknownWorkload, load
 
 UP_S = 20.0
@@ -35,9 +36,6 @@ DOWN_S = 35.0
 
 KILLED_S = 5.0
 POLL_S = 0.02
-
-FIRST = TrafficTable(sequence=0, salt="", champion="a", challenger=None, buckets=0, mirror=None)
-"""Everybody on slot a."""
 
 _STARTED: list[subprocess.Popen[bytes]] = []
 """Supervisors this process started. They outlive it on purpose; until then they are its children

@@ -108,8 +108,8 @@ class State:
 
     opened_at: datetime
     entered_at: datetime
-    """When the step's table was in force, or the deadline was extended: soak, deadline and evidence
-    count from here. Waiting, pausing and resuming leave it as it is."""
+    """When the step's table was in force: soak, deadline and evidence count from here. To restore
+    the table begins it anew; extending, waiting, pausing and resuming leave it as it is."""
 
     n: int = 0
     """Of the last intent."""
@@ -119,7 +119,7 @@ class State:
 
     strikes: int = 0
     extended: int = 0
-    """Extensions used at this step."""
+    """Extensions used at this step; each adds the whole time of the step to its deadline."""
 
     within: Phase | None = None
     """Of a release that waits or is paused: the phase it is in besides."""

@@ -37,7 +37,7 @@ from penstock.rollout.record import Record
 from penstock.rollout.rotation import reopen, rotate
 from penstock.rollout.routing import ANSWERING
 from penstock.rollout.slots import PREDICTOR, Slot
-from penstock.rollout.table import RULES, TrafficTable
+from penstock.rollout.table import RULES
 from penstock.rollout.targets import file_of, targets
 from penstock.rollout.watchdog import Watchdog, asked, exposed, returned
 from penstock.rollout.watching import end_leftover, this_process
@@ -94,7 +94,9 @@ class Supervisor:
         self.stopping = False
 
     def start(self) -> None:
-        """End what a killed supervisor left; start Envoy with everybody on slot a.
+        """End what a killed supervisor left; start Envoy with everybody at a champion's.
+
+        Who that is the tables of before say: whoever was tried out then is no longer asked.
 
         Raises:
             EnvoyError: Its configuration is refused.
@@ -106,16 +108,7 @@ class Supervisor:
         check_port(edge.port, edge.access.listen)
         me = this_process()["pid"]
         self._record.say(f"the supervisor starts, process {me}: {_admits(edge.access, edge.port)}")
-        # Higher than any table of before, so that whoever wrote those is behind.
-        first = TrafficTable(
-            sequence=written.newest(edge.routes) + 1,
-            salt="",
-            champion="a",
-            challenger=None,
-            buckets=0,
-            mirror=None,
-        )
-        envoy.prepare(edge, first)
+        envoy.prepare(edge, written.first(edge.routes))
         self._proxy.start()
 
     def run(self) -> None:

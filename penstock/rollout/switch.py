@@ -69,7 +69,12 @@ def thrown_to(serving: Path) -> str | None:
 
     Of a folder made by hand that names several slots the first counts, as in the routes.
     """
-    named = link_of(serving).joinpath(*KILL_KEY.split("."))
+    return led_to(link_of(serving))
+
+
+def led_to(folder: Path) -> str | None:
+    """Return the slot that a folder sends everybody to, None of one that sends nobody."""
+    named = folder.joinpath(*KILL_KEY.split("."))
     return next((slot for slot in ANSWERING if _is_on(named / slot)), None)
 
 

@@ -43,7 +43,7 @@ class TrafficTable:
     """Mixed into the buckets; the same during one release, another in the next."""
 
     champion: str
-    """Slot that answers everybody else."""
+    """Slot that answers everybody else; that of the rules where no version is left to."""
 
     challenger: str | None
     buckets: int
@@ -62,10 +62,7 @@ class TrafficTable:
     """Slot that answers everybody when the kill switch is thrown; None is the champion's."""
 
     def __post_init__(self) -> None:
-        for name in ("champion", "challenger", "mirror"):
-            slot = getattr(self, name)
-            if slot not in SLOTS and not (slot is None and name != "champion"):
-                raise ValueError(f"{name} is {slot!r}; a slot is one of {', '.join(SLOTS)}.")
+        self._check_asked()
         if self.trickle is not None and self.trickle not in SLOTS:
             raise ValueError(f"trickle is {self.trickle!r}; a slot is one of {', '.join(SLOTS)}.")
         if self.fallback not in (None, RULES, *SLOTS):
@@ -81,6 +78,18 @@ class TrafficTable:
             raise ValueError(f"slot {self.trickle} cannot stand by: it is asked already.")
         if self.sequence < 0:
             raise ValueError(f"sequence {self.sequence}; it counts up from 0.")
+
+    def _check_asked(self) -> None:
+        alone = self.challenger is None and self.mirror is None
+        if self.champion not in SLOTS and not (self.champion == RULES and alone):
+            raise ValueError(
+                f"champion is {self.champion!r}; a slot is one of {', '.join(SLOTS)}, and "
+                f"{RULES!r} where no version is tried out."
+            )
+        for name in ("challenger", "mirror"):
+            slot = getattr(self, name)
+            if slot not in (None, *SLOTS):
+                raise ValueError(f"{name} is {slot!r}; a slot is one of {', '.join(SLOTS)}.")
 
     def slot_for(self, bucket: int) -> str:
         """Return the slot that answers users of a bucket."""

@@ -33,7 +33,8 @@ def table_for(
         sequence: One above that of the table that was written last in the market.
         salt: The same during one release, so that a growing share moves nobody back.
 
-    A first version that is given up has None: there is nobody whom its users could go to.
+    A first version that is given up leaves its users to the rules, where the policy falls back on
+    them. It has None where not: there is nobody whom they could go to.
 
     Raises:
         ValueError: The action leads to a step that the plan does not have, or restores nothing.
@@ -74,9 +75,10 @@ def _at(
 
 
 def _back(plan: Plan, state: State, slots: Slots, sequence: int, salt: str) -> TrafficTable | None:
-    if slots.champion is None:
+    champion = slots.champion or _fallback(plan, None)
+    if champion is None:
         return None
-    return _all_on(slots.champion, plan, state, sequence, salt, fallback=slots.fallback)
+    return _all_on(champion, plan, state, sequence, salt, fallback=slots.fallback)
 
 
 def _finished(plan: Plan, state: State, slots: Slots, sequence: int, salt: str) -> TrafficTable:

@@ -14,6 +14,10 @@ from penstock.release import EVERYWHERE
 from penstock.rollout.ports import Stale, TableError
 from penstock.rollout.routing import held, routes
 from penstock.rollout.table import TrafficTable
+from penstock.rollout.watchdog import returned
+
+FIRST = TrafficTable(sequence=0, salt="", champion="a", challenger=None, buckets=0, mirror=None)
+"""Everybody on slot a."""
 
 LOCKED_S = 2.0
 """Longest wait for whoever writes a table just now, which takes milliseconds."""
@@ -35,12 +39,19 @@ def of_market(tables: Mapping[str, TrafficTable], market: str) -> TrafficTable:
     return replace(tables[EVERYWHERE], market=market) if own is None else own
 
 
-def newest(path: Path) -> int:
-    """Return the highest sequence of a route file, -1 where there is none to be read."""
+def first(path: Path) -> list[TrafficTable]:
+    """Return the tables to begin with, that of everybody first: those of before, without releases.
+
+    Their numbers are higher than any of before, so that whoever wrote those is behind. Where none
+    can be read, everybody is on slot a.
+    """
     try:
-        return max(table.sequence for table in tables(path).values())
-    except (OSError, ValueError, LookupError):
-        return -1
+        found = tables(path)
+        before = [found.pop(EVERYWHERE), *found.values()]
+    except (OSError, ValueError, LookupError, TypeError):
+        return [FIRST]
+    sequence = 1 + max(table.sequence for table in before)
+    return [replace(returned(table), sequence=sequence) for table in before]
 
 
 def apply(path: Path, table: TrafficTable) -> None:

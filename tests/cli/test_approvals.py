@@ -18,6 +18,7 @@ from penstock.cli.home import Home
 from penstock.ledger import Actor, KeyFileError, Ledger, LedgerError
 from penstock.ledger.standing import standings
 from penstock.rollout.approvals import binding
+from penstock.rollout.lease import FileLease
 from penstock.rollout.plan import plan_of
 from penstock.rollout.plane import PlaneError
 from penstock.rollout.state import Act, Ask
@@ -130,6 +131,43 @@ def test_an_approval_is_given_and_shown_with_all_it_binds(house: House):
     assert (answer.granted, answer.actor) == (True, "ann")
 
 
+def test_somebody_at_a_terminal_sees_what_is_signed_and_is_asked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    """No signs nothing, yes signs what was shown, and --yes asks nothing."""
+    attach_all(house)
+    monkeypatch.setattr(approvals, "is_asked", lambda: True)
+    answer = ["approve", RELEASE, "--reason", "calibrated", "--key", house.key("ann")]
+    before = house.ledger.head()
+
+    done = CliRunner().invoke(APP, answer, input="n\n")
+    assert (done.exit_code, house.ledger.head()) == (1, before)
+    assert "canary 5 % in eu" in done.output
+    assert "dpia" in done.output
+
+    done = CliRunner().invoke(APP, answer, input="y\n")
+    assert (done.exit_code, house.ledger.head().sequence) == (0, before.sequence + 1)
+    assert "approve this?" not in said(*answer, "--yes")
+
+
+def test_what_changed_since_it_was_shown_is_not_signed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    """A document that is attached while the question stands is in no approval."""
+    attach_all(house)
+    monkeypatch.setattr(approvals, "is_asked", lambda: True)
+
+    def meanwhile(*_: object, **__: object) -> None:
+        file = house.path / "dpia.txt"
+        file.write_text("another")
+        said("attach", "credit/3", "dpia", str(file), "--key", house.key("carl"))
+
+    monkeypatch.setattr(typer, "confirm", meanwhile)
+
+    with pytest.raises(Refused, match="documents changed since"):
+        said("approve", RELEASE, "--reason", "y", "--key", house.key("ann"))
+
+
 def test_a_refusal_says_that_it_ends_the_release(house: House):
     """It needs no document."""
     output = said("refuse", "credit", "--reason", "too few over fifty", "--key", house.key("ann"))
@@ -179,13 +217,16 @@ def test_only_what_a_market_asks_for_is_attached(house: House):
 
 @pytest.mark.parametrize("ask", [Ask.PAUSE, Ask.ABORT, Ask.ROLL_BACK])
 def test_a_command_is_an_entry_of_whoever_gives_it(house: House, ask: Ask):
-    """By release or by workload; the line says that the controller heeds it."""
+    """By release or by workload; where no controller heeds it, it says so and what to type."""
     verb = str(ask).replace(" ", "")
 
     output = said(verb, "credit", "--reason", "odd labels", "--key", house.key("carl"))
 
     entry = house.ledger.entries("credit")[-1]
     assert f"entry {entry.sequence}: carl asked to {ask} release {RELEASE}" in output
+    assert "NOBODY CARRIES IT" in output
+    assert "penstock release run credit" in output
+    assert ("penstock kill" in output) == (ask is not Ask.PAUSE)
     assert entry.body == {"release": RELEASE, "command": str(ask), "reason": "odd labels"}
 
 
@@ -210,6 +251,44 @@ def test_a_command_to_nobody_is_refused_with_a_list(house: House):
         house.story.do(release, Act.ROLL_BACK)
     with pytest.raises(LookupError, match="no release of credit goes on"):
         said("pause", "credit", *key)
+
+
+def test_a_command_that_somebody_heeds_says_so(house: House):
+    """Whoever holds the lease and lives."""
+    FileLease(house.path / "home" / "serving").acquire(RELEASE, datetime.now(UTC))
+
+    output = said("abort", RELEASE, "--reason", "r", "--key", house.key("carl"))
+
+    assert "its controller heeds it" in output
+    assert "NOBODY" not in output
+
+
+@pytest.mark.parametrize(
+    "named",
+    [("credit/3",), ("credit/3/us",), ("credit/3/us/1/2",), ("credit//us/1",), ("",),
+     ("credit/3/us/1", "--market", "eu")],
+)  # fmt: skip
+def test_what_names_no_release_returns_nobody(house: House, named: tuple[str, ...]):
+    """Half a name must not take users off whatever serves."""
+    house.story.now = datetime.now(UTC)
+    house.story.finish(3, "us")
+    before = house.ledger.head()
+
+    with pytest.raises(ValueError, match=r"names no release|is in market us, not in eu"):
+        said("rollback", *named, "--reason", "r", "--key", house.key("carl"))
+
+    assert house.ledger.head() == before
+
+
+def test_a_reason_that_would_steer_a_terminal_is_refused(house: House):
+    """Nor one that nobody would read to its end."""
+    before = house.ledger.head()
+    for verb in ("pause", "rollback", "refuse"):
+        for reason in ("\x1b[2J", "x" * 1001):
+            with pytest.raises(ValueError, match="printable"):
+                said(verb, RELEASE, "--reason", reason, "--key", house.key("carl"))
+
+    assert house.ledger.head() == before
 
 
 def test_users_are_returned_only_from_the_version_that_answers_them(house: House):

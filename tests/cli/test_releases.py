@@ -154,6 +154,32 @@ def test_watching_ends_with_the_release(held: Path, monkeypatch: pytest.MonkeyPa
     assert len(lines) == len(set(lines))
 
 
+def test_a_program_that_watches_hears_of_changes_alone(held: Path, monkeypatch: pytest.MonkeyPatch):
+    """The clock going on is no change, though its fields are in each line."""
+    monkeypatch.setattr(releases, "EVERY_S", 0.01)
+    tale = under_way(held)
+    ending = threading.Timer(0.5, lambda: tale.decide(Act.ROLL_BACK, why="harm"))
+    ending.start()
+
+    shown = asked("status", "--watch", "--json")
+    ending.join()
+
+    told = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert len(told) <= 3, "under way, decided, in force"
+    assert (told[0]["phase"], told[-1]["phase"]) == ("CANARY", "ROLLED_BACK")
+    assert told[0]["time"]["in_step_s"] > 0
+
+
+def test_watching_nothing_says_why(held: Path):
+    """On stderr: a program that reads lines gets none."""
+    Tale.begun(held).ledger.close()
+
+    shown = asked("status", "another", "--watch")
+
+    assert (shown.exit_code, shown.stdout) == (releases.NO_RELEASE, "")
+    assert "no release yet" in shown.stderr
+
+
 def test_a_decision_is_explained(held: Path):
     """By its step, its number, or as JSON; with its interval, its share and its hash."""
     tale, _ = rolled_back(held)

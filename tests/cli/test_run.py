@@ -213,7 +213,7 @@ def test_the_report_of_a_release_holds_its_story(home: Home):
     assert page.index("Promoted") < page.index("<h2>Stages</h2>")
     for section in ("Data", "Training", "Equivalence ladder", "Gate", "Release", "Lineage"):
         assert f"<h2>{section}</h2>" in page
-    assert page.count("<svg") == 10
+    assert page.count("<svg") == 12
     assert "worst inputs of each step" in page
 
 

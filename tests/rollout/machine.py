@@ -17,7 +17,7 @@ from penstock.rollout.judgement import Approved, Effect, Judgement, Seen
 from penstock.rollout.opened import Opened, Placed
 from penstock.rollout.plan import ENDED, Plan
 from penstock.rollout.state import APPROVAL, COMMAND, INTENT, OPENED, Act, Ask, Command, State
-from penstock.rollout.table import TrafficTable
+from penstock.rollout.table import BUCKETS, TrafficTable
 from penstock.rollout.tables import Slots
 from penstock.verdict import Check, Outcome, Verdict
 from tests.rollout.machine_parts import MemoryLedger, MemoryPlane
@@ -194,10 +194,16 @@ class World:
             approval=self.approval(state, self.clock(who)),
             killed=self.plane.killed(),
             intended=state.table is None or self.plane.written(market) == state.table,
+            in_force_buckets=self.challenged(market),
             conflict="" if told is None else told.conflict,
             lifecycle="archived by hand" if self.stage() is Stage.ARCHIVED else "",
             command=_first(state.commands),
         )
+
+    def challenged(self, market: str) -> int:
+        """Return how many buckets the table in force gives the challenger."""
+        table = self.plane.written(market)
+        return sum(table.slot_for(b) == self.slots.challenger for b in range(BUCKETS))
 
     def approval(self, state: State, now: datetime) -> Approved | None:
         """Return the newest answer that binds to what the state waits for, and holds."""

@@ -156,6 +156,19 @@ def bad_evidence_never_moves_forward(world: World, market: str) -> None:
         assert now - timeout <= seen.evidence_at <= now + timeout
 
 
+def restored_only_when_all_is_well(world: World, market: str) -> None:
+    """5. Users whom another table took home come back as they first came: with a way back."""
+    for t in took(world, market):
+        seen, table = t.decision.seen, t.after.table
+        if t.act is not Act.RESTORE or table is None or seen.in_force_buckets is None:
+            continue
+        if table.buckets > seen.in_force_buckets:
+            assert seen.ready
+            assert seen.standby_ready
+            assert not seen.conflict
+            assert t.decision.state.phase is not Phase.PAUSED
+
+
 def two_strikes_end_it(world: World, market: str) -> None:
     """6. Two strikes never end in DONE; a critical failure never waits."""
     strikes = sum(bool(t.body["strike"]) for t in took(world, market))
@@ -168,6 +181,10 @@ def two_strikes_end_it(world: World, market: str) -> None:
     for d in world.decisions:
         judged = d.seen.judgement
         if d.state.phase in ENDED or d.state.step is None or judged is None:
+            continue
+        back = (d.state.within or d.state.phase) is Phase.STEPPED_BACK
+        if back and d.plan.steps[d.state.step].shadow and not judged.critical:
+            # What fails in shadow while the first strike cools down is put aside.
             continue
         if judged.critical or (judged.outcome is Outcome.FAIL and d.state.strikes):
             assert d.act in (Act.ROLL_BACK, Act.KILL)
@@ -257,6 +274,7 @@ LAWS = {
     3: shadow_answers_nobody,
     4: forward_needs_a_pass,
     5: bad_evidence_never_moves_forward,
+    5.5: restored_only_when_all_is_well,
     6: two_strikes_end_it,
     7: a_way_back_at_all_times,
     8: the_killed_version_answers_nobody,

@@ -23,6 +23,7 @@ from penstock.rollout.tables import table_for
 from tests.rollout.machine import VERSION, WORKLOAD, Decision, World
 
 FORWARD = frozenset({Act.ENTER, Act.FINISH})
+AGAIN = FORWARD | {Act.RESTORE}
 _ENDS_BADLY = frozenset({Act.ROLL_BACK, Act.FAIL, Act.KILL})
 
 
@@ -57,7 +58,7 @@ def _resume(world: World, market: str, who: str, state: State, head: int) -> Ite
     """Finish what another process began; what it only intended must be right still."""
     pending = state.pending
     assert pending is not None
-    if pending.act not in FORWARD or _begun(world, market, pending):
+    if pending.act not in AGAIN or _begun(world, market, pending):
         yield from _finish(world, market, who, pending)
         return
     action, made = _decided(world, market, who, state)

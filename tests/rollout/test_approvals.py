@@ -291,7 +291,7 @@ def test_who_may_not_approve_is_told_at_the_door(told: Any, name: str, said: str
         grant(ledger, state, story.plan("eu"), reason="y", actor=person(name), now=story.now)
     with pytest.raises(NotEnrolled, match="'approval' entry; it takes the role approver"):
         refuse(ledger, state, story.plan("eu"), reason="n", actor=person(name), now=story.now)
-    with pytest.raises(Refused, match="says why"):
+    with pytest.raises(ValueError, match="say in a sentence why"):
         grant(ledger, state, story.plan("eu"), reason=" ", actor=person("ann"), now=story.now)
     assert ledger.head() == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def test_a_command_counts_as_long_as_its_actor_does():
     assert pending(state, {}) is None
     again = {"otto": standing("otto", "operator", since=sequence)}
     assert pending(state, again) is None
+    replaced = replace(standing("otto", "operator"), key_id=person("thief").key_id)
+    assert pending(state, {"otto": replaced}) is None, "signed with a key that was replaced"
 
 
 @pytest.fixture
@@ -195,3 +198,10 @@ def test_the_ledger_takes_commands_of_people_alone(told: tuple[Ledger, Story, st
 
     with pytest.raises(NotEnrolled, match="'command' entry"):
         asked(story, release, Ask.PAUSE, "robot")
+
+
+def test_a_reason_that_would_steer_a_terminal_is_spelt_out(told: tuple[Ledger, Story, str]):
+    """An abort is given by machines too, and must not fail because an error has two lines."""
+    entry = give_by(told, Ask.ABORT, "otto", "two\nlines \x1b[2J")
+
+    assert entry.body["reason"] == "two\\nlines \\x1b[2J"

@@ -237,18 +237,20 @@ def test_a_slot_is_ready_when_its_new_version_is(tmp_path: Path):
 def test_a_release_that_dies_later_is_left_as_it_is(house: House):
     """Past the canary nobody is moved when nobody looks: traffic stays, and so does its server."""
     plane = house.up()
-    child = replace(house, says=holds_at(2)).fork(carried)
-    wait_for(lambda: house.stands_at(2), 20)
+    child = replace(house, says=holds_at(3)).fork(carried)
+    wait_for(lambda: house.stands_at(3), 20)
     frozen = leases_of(house.path / "serving") / "digits-2-all-1.json"
     wait_for(lambda: '"freeze": true' in frozen.read_text(), 5)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     time.sleep(0.5)
 
-    assert plane.observe().buckets == 32
+    assert plane.observe().buckets == 64
     assert plane.ready("b")
 
     ledger = house.ledger()
+    serve(Fleet(plane=plane), ledger.entries("digits"), house.policy, unheard)
+    assert plane.observe().buckets == 64
     house.conductor(ledger).carry(nothing_came)
     ledger.close()
     assert house.state().phase is Phase.DONE

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock.ledger import Ledger, LedgerError, Stage
+from penstock.ledger import Ledger, LedgerError, Stage, champion
 from penstock.release import Trigger
-from penstock.rollout import folding
+from penstock.rollout import branches, folding
+from penstock.rollout.asking import WRONG
+from penstock.rollout.fleet import PROBED_S, Fleet
+from penstock.rollout.kill import KILL
 from penstock.rollout.lease import FileLease
+from penstock.rollout.opened import Placed
 from penstock.rollout.plan import Phase
+from penstock.rollout.ports import Stale
 from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Ask, State
+from penstock.rollout.table import TrafficTable
 from penstock.verdict import Outcome
 from tests.people import person
 from tests.rollout.carried import (
@@ -23,6 +29,7 @@ from tests.rollout.carried import (
     RELEASE,
     START,
     TICK_S,
+    FilePlane,
     Now,
     Release,
     Touched,
@@ -150,6 +157,42 @@ def test_a_thrown_switch_ends_the_release_and_leaves_nobody_behind(release: Rele
     assert (release.plane().tables()[-1].champion, shares(release)[-1]) == ("a", (None, 0))
 
 
+@pytest.mark.parametrize(("version", "ends"), [("2", Phase.KILLED), ("3", Phase.DONE)])
+def test_a_switch_that_was_thrown_and_cleared_unseen_ends_the_release(
+    release: Release, version: str, ends: Phase
+):
+    """The ledger alone tells of it; another version's kill is none of this one's."""
+
+    def thrown(_made: Release, state: State, ledger: Ledger) -> None:
+        if state.step == 1:
+            body = {"id": "k", "killed": [version], "by": "eve", "to": "a", "reason": "unfair"}
+            now = datetime.fromisoformat(ledger.entries()[-1].at)
+            ledger.append(
+                workload="digits", version=None, kind=KILL, body=body, actor=person(), now=now
+            )
+
+    release.people = thrown
+
+    state = release.carry()
+
+    assert state.phase is ends
+    assert ends is Phase.DONE or "eve sent everybody to slot a: unfair" in state.reason
+
+
+def test_an_error_is_no_news_to_a_controller_that_was_started_anew(release: Release):
+    """However often it is: the time without evidence counts from the step's beginning."""
+    ledger, clock = release.ledger(), Now(START)
+    release.controller(ledger, clock=clock).tick()
+    release.says = lambda _state: Outcome.ERROR
+    for _ in range(2):
+        clock.sleep(28)
+        assert release.controller(ledger, clock=clock).tick().phase is Phase.SHADOW
+    clock.sleep(28)
+
+    assert release.controller(ledger, clock=clock).tick().phase is Phase.ROLLED_BACK
+    ledger.close()
+
+
 def test_a_changed_policy_restarts_the_step(release: Release):
     """What was shown under another plan counts for nothing: the step is entered anew."""
     ledger = release.ledger()
@@ -273,6 +316,80 @@ def test_a_plane_that_does_not_answer_is_said_and_tried_again(release: Release):
     assert controller.tick().phase is Phase.ROLLED_BACK
     assert [e.kind for e in ledger.entries("digits")].count(INTENT) == 2
     ledger.close()
+
+
+class Overtaking(FilePlane):
+    """A plane on which a person throws the switch just before a release is finished."""
+
+    def apply(self, table: TrafficTable) -> None:
+        """Throw the switch, and refuse the table that makes the challenger the champion."""
+        if table.champion == "b" and not self.killed():
+            self.path.with_suffix(".kill").touch()
+            raise Stale("somebody wrote a newer one")
+        super().apply(table)
+
+
+def test_a_version_whose_finish_was_cut_short_is_nobodys_champion(release: Release):
+    """It had climbed to PRODUCTION; killed, the ledger names the version that serves, and why."""
+    plane = Overtaking(release.folder / "tables.json")
+    release.plane = lambda: plane  # pyright: ignore[reportAttributeAccessIssue]
+
+    state = release.carry()
+
+    ledger = release.ledger()
+    entries = ledger.entries("digits")
+    ledger.close()
+    assert state.phase is Phase.KILLED
+    assert plane.tables()[-1].champion == "a"
+    assert branches.champion_in(entries, "all", POLICY) == champion(entries) == 1
+    (back,) = [e.body for e in entries if e.kind == branches.BACK]
+    assert (back["from"], back["to"], back["reason"]) == (2, 1, "thrown by a test")
+
+
+def test_wrong_golden_answers_do_not_wait(release: Release):
+    """A version that began to answer otherwise than its package says is left at once."""
+    ledger, clock = release.ledger(), Now(START)
+    said = ["", "slot b gives wrong golden answers"]
+    controller = release.controller(ledger, clock=clock)
+    controller.observer = replace(controller.observer, wrong=lambda _placed: said.pop(0))
+    assert controller.tick().phase is Phase.SHADOW
+    clock.sleep(TICK_S)
+
+    state = controller.tick()
+
+    assert (state.phase, state.reason) == (Phase.ROLLED_BACK, "slot b gives wrong golden answers")
+    assert said == []
+    ledger.close()
+
+
+@dataclass
+class Probed:
+    """A plane whose slots say what is told of their golden answers."""
+
+    says: dict[str, str]
+    asked: list[str] = field(default_factory=list[str])
+
+    def verify_slot(self, slot: str) -> str:
+        """Return what is wrong with a slot's golden answers."""
+        self.asked.append(slot)
+        return self.says[slot]
+
+
+def test_a_challenger_is_asked_golden_requests_all_the_time():
+    """Every few seconds; a wrong answer is told, and no answer is none."""
+    plane: Any = Probed({"a": "slot a answered golden requests with 503", "b": ""})
+    now_s = [0.0]
+    fleet = Fleet(plane=plane, clock=lambda: now_s[0])
+    one, two = (Placed(version=v, digest="", slot=s) for v, s in ((1, "a"), (2, "b")))
+
+    assert fleet.wrong(one) == fleet.wrong(two) == ""
+    plane.says["b"] = f"slot b {WRONG}: 0.3 apart"
+    assert fleet.wrong(two) == ""
+    now_s[0] = PROBED_S
+    assert "wrong golden answers" in fleet.wrong(two)
+    assert plane.asked == ["a", "b", "b"]
+    assert fleet.wrong(replace(two, version=3)), "what was heard of another version is none of it"
+    assert plane.asked == ["a", "b", "b", "b"]
 
 
 def test_an_archived_version_goes_home(release: Release):

@@ -114,6 +114,7 @@ PREPARE_PAUSED = state_of("PAUSED", within=Phase.PREPARE)
 FIRST_BAKE = state_of("BAKE", 0)
 
 CRITICAL = {"judgement": judged("fail", critical="a wrong golden answer")}
+HOME = {"intended": False, "in_force_buckets": 0}
 NO_VALUE = {"judgement": judged("pass", no_value=True)}
 
 # state, days since it began, outcome of its evidence, what else is seen, plan, what it does
@@ -156,7 +157,8 @@ LINES: tuple[tuple[State, float, str | None, dict[str, Any], Plan, str], ...] = 
     (CANARY, 13, "inconclusive", {}, PLAN, "hold: users"),
     (CANARY, 14.1, "inconclusive", {}, PLAN, "roll back"),
     (CANARY, 14.1, "inconclusive", {}, PATIENT, "extend"),
-    (replace(CANARY, extended=1), 14.1, "inconclusive", {}, PATIENT, "roll back"),
+    (replace(CANARY, extended=1), 14.1, "inconclusive", {}, PATIENT, "hold: users"),
+    (replace(CANARY, extended=1), 28.1, "inconclusive", {}, PATIENT, "roll back"),
     (CANARY, 14.1, "pass", {"standby_ready": False}, PLAN, "hold: standby"),
     (CANARY, 14.1, "error", {}, PATIENT, "roll back"),
     (CANARY, 1, "error", {}, PLAN, "hold: evidence"),
@@ -224,6 +226,18 @@ LINES: tuple[tuple[State, float, str | None, dict[str, Any], Plan, str], ...] = 
     (BACK_IN_SHADOW, 1, "fail", CRITICAL, PLAN, "roll back strike critical"),
     (replace(SHADOW, strikes=1), 1, "fail", {}, PLAN, "roll back strike"),
     (PAUSED_BACK_IN_SHADOW, 9, "fail", {}, PLAN, "hold: person"),
+    # Users whom another table took home come back only where a step forward might be taken.
+    (CANARY, 1, None, HOME, PLAN, "restore 1"),
+    (CANARY, 1, "error", HOME | {"evidence_at": None}, PATIENT, "roll back"),
+    (CANARY, 0.01, "error", HOME | {"evidence_at": None}, PLAN, "restore 1"),
+    (CANARY, 1, "error", HOME, PLAN, "hold: evidence"),
+    (CANARY, 1, None, HOME | {"conflict": "clocks differ"}, PLAN, "hold: evidence"),
+    (CANARY, 1, None, HOME | {"ready": False}, PLAN, "hold: server"),
+    (CANARY, 1, None, HOME | {"standby_ready": False}, PLAN, "hold: standby"),
+    (PAUSED, 1, None, HOME, PLAN, "hold: person"),
+    (PAUSED, 1, None, HOME | {"command": asked(Ask.RESUME)}, PLAN, "resume answers 77"),
+    (CANARY, 3, "pass", HOME | {"standby_ready": False}, PLAN, "hold: standby"),
+    (CANARY, 1, None, HOME | {"in_force_buckets": 6, "ready": False}, PLAN, "restore 1"),
     # PAUSED: nothing forward, everything back
     (PAUSED, 99, "pass", {}, PLAN, "hold: person"),
     (PAUSED, 99, "inconclusive", {}, PLAN, "hold: person"),
@@ -408,6 +422,7 @@ def test_nothing_is_decided_over_an_intent_that_is_not_finished():
         (3, "pass", {"command": asked(Ask.ABORT)}, "roll back answers 77"),
         (3, "pass", {"command": asked(Ask.PAUSE)}, "restore 1"),
         (3, "pass", {"killed": "ops"}, "kill"),
+        (3, "pass", HOME | {"ready": False, "command": asked(Ask.PAUSE)}, "pause answers 77"),
     ],
 )
 def test_a_move_forward_that_was_only_intended_must_be_right_still(

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from penstock.ledger import Entry, Ledger
-from penstock.release import Measure, Rollout
-from penstock.rollout import drill, kill, switch, unfinished
+from penstock.release import EVERYWHERE, Market, Measure, Rollout
+from penstock.rollout import branches, drill, kill, switch, unfinished
 from penstock.rollout.plane import Plane
 from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.table import TrafficTable
@@ -181,6 +181,46 @@ def test_a_rehearsal_that_dies_leaves_nobody_on_the_standby(plane: Plane):
     assert died.returncode == 9
     wait_for(lambda: plane.observe() == replace(before, sequence=before.sequence + 2), 5)
     wait_for(lambda: not (plane.home / "serving" / unfinished.NOTE).exists(), 5)
+
+
+def test_servers_of_another_workload_are_not_turned(plane: Plane, ledger: Ledger):
+    """What is rehearsed for one workload says nothing of another."""
+    held = table(plane, 0)
+    with pytest.raises(Refused, match="serve digits, not credit"):
+        drill.run(plane, ledger, workload="credit", actor=person(), clock=lambda: NOW)
+
+    assert plane.observe() == held
+    assert ledger.entries("credit") == []
+
+
+def test_a_market_is_declared_and_its_standby_has_answered_there(
+    plane: Plane, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    """Users are shown no version that their market never had, not even for half a second."""
+    table(plane, 0)
+    markets = replace(POLICY, markets=(Market(name="us", canary_percents=(10, 100)),))
+    with pytest.raises(Refused, match="no market 'eu'; there are us"):
+        drill.refuse(plane, [], markets, "eu")
+    drill.refuse(plane, [], markets, EVERYWHERE)
+    orders = {"now": [1]}
+    monkeypatch.setattr(branches, "order_in", lambda *_: orders["now"])
+    with pytest.raises(Refused, match="serves version 2, which never answered there"):
+        drill.refuse(plane, ledger.entries("digits"), markets, "us")
+    orders["now"] = [1, 2]
+    drill.refuse(plane, ledger.entries("digits"), markets, "us")
+
+
+def test_each_declared_market_is_rehearsed_and_asked_for_by_name():
+    """One market's good rehearsal says nothing of another's; the text can be typed."""
+    markets = tuple(Market(name=n, canary_percents=(10, 100)) for n in ("us", "eu"))
+    policy = replace(POLICY, markets=markets)
+    us = entry(days_ago=1, passed=True, market="us")
+    assert "of eu was ever" in drill.overdue([us], policy, NOW)
+    assert drill.overdue([us], policy, NOW, "us") == ""
+    failed = drill.due([us, entry(days_ago=0, passed=False, market="eu")], policy, NOW)
+    assert failed.endswith("rehearse again: penstock release drill digits --market eu")
+    gone = drill.due([us, entry(days_ago=0, passed=False, market="uk")], policy, NOW)
+    assert gone == "", "nobody can rehearse it any more"
 
 
 def entry(*, days_ago: int, passed: bool, market: str = "all") -> Entry:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from penstock.predictions.keep import keep
 from penstock.release import Measure, Rollout
 from penstock.rollout import answering, lines
 from penstock.rollout.evidence import Evidence
+from penstock.rollout.judge import WHOLE, judge
 from penstock.rollout.judgement import Reader, Window
 from penstock.rollout.outcomes import Outcomes
 from penstock.rollout.plan import plan_of
@@ -48,6 +49,7 @@ POLICY = Rollout(
 )
 SHADOW, CANARY, ALL, BAKE = plan_of(POLICY).steps
 NOW = 1000.0
+AT = datetime.fromtimestamp(NOW, UTC)
 
 
 def record(rid: str, *, version: str = "2", mirrored: bool = False, at: float = 10.0, **over: Any):
@@ -391,16 +393,23 @@ def test_an_id_that_repeats_is_neither_compared_nor_judged(tmp_path: Path):
     assert right(found) == [1.0]
 
 
-def test_users_are_people_and_who_has_no_id_is_one_of_their_own(tmp_path: Path):
-    """Requests of one user are one user; requests of nobody are as many as they are."""
+@pytest.mark.parametrize(("named", "counts"), [(5, (5, 1)), (0, (3, 3))])
+def test_who_has_no_id_is_nobody_unless_nobody_has_one(
+    tmp_path: Path, named: int, counts: tuple[int, int]
+):
+    """Requests of one user are one user; a caller without a name is not as many as it sends."""
     held = reader(
         tmp_path,
-        *[record(f"x{n}", user="u") for n in range(5)],
+        *[record(f"x{n}", user="u") for n in range(named)],
         *[record(f"y{n}", user=None) for n in range(3)],
     )
-    found = seen(held).challenger
+    found = seen(held)
 
-    assert (len(found), found.users) == (8, 4)
+    assert (len(found.challenger), found.challenger.users) == counts
+    assert found.anonymous is not bool(named)
+    checks = judge(plan_of(POLICY), found, CANARY, now=AT).verdict.checks
+    (whole,) = [check for check in checks if check.name == WHOLE]
+    assert ("as no user is named" in whole.reason) is not bool(named)
 
 
 @pytest.mark.parametrize("step", [ALL, BAKE])
@@ -493,16 +502,18 @@ def test_what_the_log_lost_since_the_step_began_is_counted(tmp_path: Path):
     assert count(120.0, written=2900, problem="disk full").conflict == "disk full"
 
 
-def test_a_reader_that_begins_late_does_not_blame_the_step_for_what_was_lost_before(
-    tmp_path: Path,
+@pytest.mark.parametrize(("written_at", "lost"), [(5.0, 0.0), (25.0, 0.9)])
+def test_a_reader_that_begins_late_blames_the_step_unless_all_was_lost_before(
+    tmp_path: Path, written_at: float, lost: float
 ):
-    """What the counters said when it first looked was before its time."""
+    """Nobody knows when it was lost: counters of before the step clear it, later ones do not."""
     (tmp_path / "a").mkdir()
     counters = tmp_path / "a" / files.COUNTERS
     counters.write_text(json.dumps({"written": 10, "dropped": 90, "failed": 0}))
+    os.utime(counters, (written_at, written_at))
     held = reader(tmp_path, record("x"))
 
-    assert seen(held).lost_share == 0.0
+    assert seen(held, since=20.0).lost_share == lost
 
 
 def sliced() -> Workload:

@@ -336,9 +336,12 @@ def test_one_user_of_heavy_tails_moves_a_mean_by_no_more_than_the_cap():
     assert 0 < row["estimate"] <= 9.0 / evidence.challenger.users + 1e-9
 
 
-def test_a_guardrail_that_falls_is_a_strike_though_the_primary_does_not():
-    """Numbers that must not get worse have margins of their own; less may be better."""
-    bounced = Measure(name="returns", source="label", margin=0.08, deviation=0.3, rises=False)
+@pytest.mark.parametrize("critical", [True, False])
+def test_a_guardrail_that_falls_is_a_strike_though_the_primary_does_not(critical: bool):
+    """Numbers that must not get worse have margins of their own; that of safety waits for none."""
+    bounced = Measure(
+        name="returns", source="label", margin=0.08, deviation=0.3, rises=False, critical=critical
+    )
     plan = with_policy(guardrails=(bounced,))
     rising = step_of(CANARY, seconds=30)
     steady = {
@@ -354,6 +357,7 @@ def test_a_guardrail_that_falls_is_a_strike_though_the_primary_does_not():
     found = judged(rising, plan=plan)
 
     assert outcomes(found)["returns"] is Outcome.FAIL
+    assert found.critical.startswith("returns: +") is critical
     assert outcomes(found)["right answers"] is Outcome.PASS
 
 

@@ -17,8 +17,9 @@ import pytest
 
 from penstock.ledger import Ledger, LedgerError
 from penstock.ledger.actors import ROLES
-from penstock.rollout import kill, killserver, switch
-from penstock.rollout.kill import NotAllowed, fallback_of
+from penstock.rollout import kill, killnotes, killroll, killserver, killtokens, switch
+from penstock.rollout.killeffect import fallback_of
+from penstock.rollout.killroll import NotAllowed
 from penstock.rollout.plane import Plane, PlaneError
 from penstock.rollout.supervisor import COMMAND_VARIABLE
 from penstock.rollout.table import TrafficTable
@@ -55,7 +56,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 def shared(tmp_path_factory: pytest.TempPathFactory, ledger: Ledger) -> Iterator[Plane]:
     """One plane, whose switch each test throws anew."""
     made = filled(tmp_path_factory.mktemp("kill"))
-    kill.remember(made.home, ledger)
+    killroll.remember(made.home, ledger)
     yield made
     made.down()
 
@@ -99,7 +100,9 @@ def test_nobody_reaches_the_killed_version_until_it_is_cleared(plane: Plane, led
     assert "unfair to some" in plane.killed()
     kill.clear(plane.home, ledger, person("compliance"), workload="digits", reason="ok", now=NOW)
     wait_for(lambda: in_force(plane) is None, 5)
-    assert slots_of(plane) == {"b"}
+    assert slots_of(plane) == {"a"}, "nobody is on what was killed when tables count again"
+    cleared = [e for e in ledger.entries("digits") if e.kind == kill.CLEARED][-1]
+    assert cleared.body["tables"] == [plane.written("all").to_dict()]
     assert plane.killed() == ""
 
 
@@ -151,7 +154,7 @@ def test_copies_stop_too(plane: Plane):
 def test_only_some_roles_may_throw_and_fewer_may_clear(plane: Plane, ledger: Ledger, role: str):
     """Compliance, operator and admin throw it; compliance and admin clear it; nobody else."""
     actor = person(role)
-    if role not in kill.THROWERS:
+    if role not in killroll.THROWERS:
         with pytest.raises(NotAllowed, match="it takes the role"):
             kill.throw(plane.home, actor, reason="x", now=NOW)
         assert kill.killed(plane.home) is None
@@ -225,7 +228,7 @@ def test_a_link_that_is_turned_by_hand_is_enough(plane: Plane, ledger: Ledger):
     wait_for(lambda: in_force(plane) == "a", 5)
 
     assert slots_of(plane) == {"a"}
-    assert kill.BY_HAND in plane.killed()
+    assert killnotes.BY_HAND in plane.killed()
     kill.reconcile(ledger, person(), home=plane.home, workload="digits", now=NOW)
     body = next(e.body for e in ledger.entries("digits")[::-1] if e.kind == kill.KILL)
     assert (body["how"], body["verified"], body["killed"]) == ("file", False, ["2"])
@@ -252,7 +255,7 @@ def test_a_full_disk_does_not_keep_it_from_being_thrown(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kill, "write_private", full)
+    monkeypatch.setattr(killnotes, "write_private", full)
     kill.throw(plane.home, person("operator"), reason="x", now=NOW)
     wait_for(lambda: in_force(plane) == "a", 5)
 
@@ -264,7 +267,7 @@ def test_it_needs_neither_supervisor_nor_ledger_and_outlives_a_restart(
 ):
     """Thrown while the supervisor hangs, it holds, and holds when everything is started anew."""
     plane = filled(tmp_path)
-    kill.remember(plane.home, ledger)
+    killroll.remember(plane.home, ledger)
     table(plane, 64)
     pid = plane.status()["supervisor"]["pid"]
     os.kill(pid, signal.SIGSTOP)
@@ -288,7 +291,7 @@ def test_it_needs_neither_supervisor_nor_ledger_and_outlives_a_restart(
 def test_where_the_policy_says_rules_their_server_stands_ready(tmp_path: Path, ledger: Ledger):
     """Of credit the switch leads to the rules, in a slot that came up with the first version."""
     plane = Plane.up(tmp_path, model="credit", port=free_port())
-    kill.remember(tmp_path, ledger)
+    killroll.remember(tmp_path, ledger)
     plane.set_slot("a", package=tmp_path, digest="sha256:1", version="1")
     for slot, version in (("a", "1"), ("rules", "rules")):
         plane.wait_ready(slot, version=version, timeout_s=20)
@@ -313,10 +316,11 @@ def test_over_http_a_token_throws_it_and_outlives_the_supervisor(tmp_path: Path,
     """One call with the token throws it, also when the supervisor was killed; none without."""
     plane = Plane.up(tmp_path, model="digits", port=free_port())
     plane.set_slot("a", package=tmp_path, digest="sha256:1", version="1")
-    token, port = killserver.new_token(tmp_path, "desk")
-    assert token not in killserver.tokens_of(tmp_path).read_text()
+    killroll.remember(tmp_path, ledger)
+    token, port = killtokens.new_token(tmp_path, "desk", person("compliance"))
+    assert token not in killtokens.tokens_of(tmp_path).read_text()
     url = f"http://127.0.0.1:{port}/kill"
-    wait_for(lambda: _heard(url), 10)
+    wait_for(lambda: killserver.heard(port), 10)
     os.kill(plane.status()["supervisor"]["pid"], signal.SIGKILL)
     wait_for(lambda: not Plane.running(tmp_path), 5)
     with httpx.Client(headers={"authorization": f"Bearer {token}"}) as desk:
@@ -328,17 +332,15 @@ def test_over_http_a_token_throws_it_and_outlives_the_supervisor(tmp_path: Path,
         assert desk.post(url, json={"reason": "x", "to": "c"}).status_code == 400
         assert desk.get(url).json() == {"thrown": False}
         said = desk.post(url, json={"reason": "unfair", "to": "a"})
+        assert desk.get(url).json()["by"] == "desk"
     assert said.json()["thrown"]
-    assert (httpx.get(url).json()["by"], kill.killed(tmp_path).how) == ("desk", "token")  # pyright: ignore[reportOptionalMemberAccess]
+    assert httpx.get(url).json() == {"thrown": True}
+    assert httpx.get(url, headers=wrong).json() == {"thrown": True}
+    found = kill.killed(tmp_path)
+    assert found is not None
+    assert (found.by, found.how, found.maker) == ("desk", "token", "compliance")
     assert plane.sweep() >= 1
-    assert not _heard(url)
-
-
-def _heard(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
+    assert not killserver.heard(port)
 
 
 def at(**fields: object) -> TrafficTable:

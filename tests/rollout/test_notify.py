@@ -380,7 +380,9 @@ def test_the_environment_says_where_to_send(tmp_path: Path, receiver: Receiver, 
     assert receiver.events == ["step entered"]
 
 
-def test_a_command_tells_what_it_entered(tmp_path: Path, receiver: Receiver, secret: Path):
+def test_a_command_tells_what_it_entered(
+    tmp_path: Path, receiver: Receiver, secret: Path, capsys: pytest.CaptureFixture[str]
+):
     """A drill or a kill outside of any release is told too; what cannot be told stops nothing."""
     tale = Tale.begun(tmp_path)
     both = {notify.URL_VARIABLE: f"http://127.0.0.1:{receiver.port}/",
@@ -388,7 +390,9 @@ def test_a_command_tells_what_it_entered(tmp_path: Path, receiver: Receiver, sec
 
     with notifying(tmp_path, tale.ledger.entries, both):
         tale.append(DRILL, {"passed": True, "why": ""})
+    assert capsys.readouterr().err == ""
     with notifying(tmp_path, tale.ledger.entries, {notify.URL_VARIABLE: "nowhere"}):
         tale.append(KILL, {"by": "ann", "to": "rules", "reason": "harm"})
 
     assert receiver.events == ["drill"]
+    assert "nobody is notified" in capsys.readouterr().err

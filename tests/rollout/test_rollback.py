@@ -15,11 +15,12 @@ import httpx
 import pytest
 
 from penstock.bundle import Bundle
-from penstock.ledger import REGISTERED, Ledger, Stage, stage_of
+from penstock.ledger import REGISTERED, Ledger, NotEnrolled, Stage, stage_of
 from penstock.release import State
 from penstock.rollout import back as backs
-from penstock.rollout import branches, switch
+from penstock.rollout import branches, kill, killeffect, switch
 from penstock.rollout.back import Kind, back, exposed_since, kind_of
+from penstock.rollout.plan import plan_of
 from penstock.rollout.plane import Plane
 from penstock.rollout.state import IN_FORCE, INTENT, OPENED
 from penstock.rollout.supervisor import COMMAND_VARIABLE
@@ -193,7 +194,29 @@ def test_users_go_back_to_a_loaded_standby_after_a_release_was_done(plane: Plane
         returned(plane, ledger)
 
 
-def returned(plane: Plane, ledger: Ledger) -> backs.Back:
+@pytest.mark.usefixtures("golden")
+def test_users_go_back_behind_the_kill_switch(plane: Plane, ledger: Ledger):
+    """Killed after its release, a version is left before the switch is cleared, and after it."""
+    serving(plane, ledger)
+    folder = plane.home / "serving"
+    switch.turn(folder, "to-a")
+    kill.adopt(plane.home, NOW)
+    thrown = kill.killed(plane.home)
+    assert thrown is not None
+    try:
+        assert "version 2, which was killed" in killeffect.exposing(folder, thrown)
+        done = returned(plane, ledger)
+        assert killeffect.exposing(folder, thrown) == ""
+    finally:
+        switch.turn(folder, switch.OFF)
+
+    assert (done.version, done.to) == (2, 1)
+    assert "kill switch still decides" in done.notes[0]
+    assert plane.observe().champion == "a"
+    assert plane.status()["slots"]["b"]["state"] == "stopped"
+
+
+def returned(plane: Plane, ledger: Ledger, *, by: str | None = None) -> backs.Back:
     """Return everybody."""
     return back(
         plane.home,
@@ -201,7 +224,7 @@ def returned(plane: Plane, ledger: Ledger) -> backs.Back:
         workload="digits",
         market="all",
         reason="complaints",
-        actor=person(),
+        actor=person() if by is None else person(by),
         now=LATER,
     )
 
@@ -271,7 +294,7 @@ def test_copies_are_no_exposure(ledger: Ledger):
 
 @pytest.mark.usefixtures("golden")
 def test_what_cannot_be_written_down_is_not_done(plane: Plane, ledger: Ledger):
-    """Somebody whom the ledger does not take moves nobody; nor does the switch give way to it."""
+    """Somebody whom the ledger does not take moves nobody; nobody goes back to what was killed."""
     serving(plane, ledger)
     before = plane.observe()
     with pytest.raises(Exception, match="not enrolled"):
@@ -284,13 +307,70 @@ def test_what_cannot_be_written_down_is_not_done(plane: Plane, ledger: Ledger):
             actor=person("nobody"),
             now=LATER,
         )
-    switch.turn(plane.home / "serving", "to-a")
-    with pytest.raises(Refused, match="kill switch"):
-        returned(plane, ledger)
-    switch.turn(plane.home / "serving", switch.OFF)
+    switch.turn(plane.home / "serving", "to-b")
+    kill.adopt(plane.home, NOW)
+    try:
+        with pytest.raises(Refused, match="version 1 was killed as well"):
+            returned(plane, ledger)
+    finally:
+        switch.turn(plane.home / "serving", switch.OFF)
 
     assert plane.observe() == before
     assert [e for e in ledger.entries("digits") if e.kind == backs.RETURNING] == []
+
+
+@pytest.mark.usefixtures("golden")
+def test_while_a_release_goes_on_its_controller_alone_returns_users(plane: Plane, ledger: Ledger):
+    """It is named with what to type; nobody is moved, and a slot that it needs is not free."""
+    serving(plane, ledger)
+    before, plan = plane.observe(), plan_of(load("digits").rollout, market="all")
+    arms = {"challenger": {"version": 2, "digest": "d", "slot": "a"}, "champion": None}
+    body = {"release": "digits/2/all/1", "market": "all", "trigger": "manual", **arms}
+    body |= {"plan": plan.to_dict(), "plan_hash": plan.fingerprint()}
+    ledger.append(workload="digits", version=2, kind=OPENED, body=body, actor=person(), now=NOW)
+
+    with pytest.raises(Refused, match="digits/2/all/1 goes on there, in PREPARE"):
+        returned(plane, ledger)
+
+    entries = ledger.entries("digits")
+    assert plane.observe() == before
+    assert [e for e in entries if e.kind == backs.RETURNING] == []
+    put(plane, champion="b", mirror="a")
+    for known in (entries, ()):
+        with pytest.raises(Refused, match="serve a release"):
+            backs._free(plane, known, "all")
+        put(plane, champion="b", mirror="a")
+
+
+@pytest.mark.usefixtures("golden")
+def test_whoever_may_not_return_users_starts_no_server(plane: Plane, ledger: Ledger):
+    """The right is seen before anything is touched; an admin has it, to the archive."""
+    serving(plane, ledger)
+    put(plane, champion="b")
+    plane.stop_slot("a")
+    for name, role in (("val", "validator"), ("adam", "admin")):
+        ledger.enrol(
+            name=name, public_key=person(name).public_key, roles=[role], actor=person(), now=NOW
+        )
+    with pytest.raises(NotEnrolled, match="val may not write a 'returning' entry"):
+        returned(plane, ledger, by="val")
+    assert plane.status()["slots"]["a"]["state"] == "stopped"
+
+    assert returned(plane, ledger, by="adam").to == 1
+    assert stage_of(ledger.entries("digits"), 2) is Stage.ARCHIVED
+
+
+@pytest.mark.usefixtures("golden")
+def test_servers_of_another_workload_are_left_alone(
+    plane: Plane, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    """A rollback of one workload moves no users of another."""
+    serving(plane, ledger)
+    status = plane.status() | {"model": "credit"}
+    monkeypatch.setattr(Plane, "status", lambda _plane: status)
+
+    with pytest.raises(Refused, match="serve credit, not digits"):
+        returned(plane, ledger)
 
 
 def test_the_way_back_follows_from_what_is_loaded_and_what_is_learned():

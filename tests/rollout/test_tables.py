@@ -98,6 +98,19 @@ def test_a_first_version_has_nobody_to_go_back_to():
     assert [made(act) for act in (Act.ROLL_BACK, Act.KILL, Act.FAIL)] == [None, None, None]
 
 
+def test_the_rules_answer_after_a_first_version_where_the_policy_says_so():
+    """Given up, its users are the rules'; with rules as champion nothing is tried out."""
+    ruled = plan_of(replace(POLICY, kill_to=Fallback.RULES), first=True)
+    alone = Slots(champion=None, challenger="a")
+    for act in (Act.ROLL_BACK, Act.KILL, Act.FAIL):
+        action = Action(act=act, why="so")
+        table = table_for(action, ruled, STATE, alone, sequence=9, salt="s")
+        assert table is not None
+        assert (table.champion, table.challenger, table.fallback) == ("rules", None, "rules")
+        with pytest.raises(ValueError, match="champion is 'rules'"):
+            replace(table, mirror="a")
+
+
 def test_a_step_that_is_none_has_no_table():
     """A step beyond the plan, and a table to restore where there is none, are refused."""
     for action, state in (

@@ -161,6 +161,24 @@ def test_history_tells_each_decision_once_with_the_time_it_took(tmp_path: Path):
     assert len({e["hash"] for e in found}) == len(found)
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"how": "key", "verified": True}, "thrown by ann: harm"),
+        ({"how": "key", "verified": False}, "thrown by ann (signature wrong): harm"),
+        ({"how": "token", "verified": False}, "thrown by token of ann: harm"),
+        ({"how": "token", "maker": "ben"}, "thrown by token of ann, which ben made: harm"),
+        ({"how": "file", "verified": False}, "thrown by hand, by ann: harm"),
+    ],
+)
+def test_a_kill_is_told_as_far_as_it_is_proven(tmp_path: Path, body: dict[str, Any], said: str):
+    """A wrong signature, a token and a hand are no person's own key, and are not told so."""
+    tale = Tale.begun(tmp_path)
+    tale.append(KILL, {"by": "ann", "to": "rules", "reason": "harm", **body})
+
+    assert said in history(tale.entries, RELEASE)[-1]["text"]
+
+
 def test_another_release_is_not_told(tmp_path: Path):
     """Neither its entries nor the kills and drills after it was opened."""
     tale, _ = rolled_back(tmp_path)
@@ -298,6 +316,12 @@ def test_a_missing_document_and_a_drill_call_nobody_before_they_hold_anything_up
 
     assert _page(tale, live) is None
     assert [a["cause"] for a in told(tale, live)["must_act"]] == ["drill"]
+    live["drilled"] = (
+        "that of eu failed: slow; rehearse again: penstock release drill x --market eu"
+    )
+    (ask,) = told(tale, live)["must_act"]
+    assert ask["why"] == "that of eu failed: slow"
+    assert ask["command"] == "penstock release drill x --market eu"
 
 
 def test_an_approval_that_expired_calls_people(tmp_path: Path):

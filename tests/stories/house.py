@@ -19,7 +19,7 @@ from penstock.bundle import Bundle, read
 from penstock.ledger import REGISTERED, Entry, Ledger, Stage, champion
 from penstock.registered import registration
 from penstock.release import EVERYWHERE, Measure, Rollout, Shadow, Trigger
-from penstock.rollout import folding, kill
+from penstock.rollout import folding
 from penstock.rollout.champions import serve
 from penstock.rollout.conductor import Conductor
 from penstock.rollout.fleet import Fleet
@@ -27,7 +27,7 @@ from penstock.rollout.looks import looks_folder, read_looks
 from penstock.rollout.opening import Wish
 from penstock.rollout.plane import Plane
 from penstock.rollout.replay import Traffic, replayed
-from penstock.rollout.running import conducted
+from penstock.rollout.running import conducted, servers
 from penstock.rollout.state import IN_FORCE, INTENT, State
 from penstock.rollout.table import bucket_of
 from penstock.rollout.telling import status
@@ -44,13 +44,12 @@ PATIENCE_S = 240.0
 OPERATOR, COMPLIANCE, APPROVER = "olaf", "carla", "ann"
 
 POLICY = Rollout(
-    canary_percents=(15, 50, 100),
-    soak=timedelta(seconds=2),
-    bake=timedelta(seconds=2),
+    canary_percents=(25, 50, 100),
+    soak=timedelta(seconds=1),
     cool_down=timedelta(seconds=1),
     deadline=timedelta(seconds=200),
     evidence_timeout=timedelta(seconds=40),
-    primary=Measure(name="clicks", source="label", margin=0.18, deviation=0.45),
+    primary=Measure(name="clicks", source="label", margin=0.22, deviation=0.45),
     shadow=Shadow(max_disagreement_share=0.2, min_spearman=0.8),
     min_users=60,
     max_error_share=0.1,
@@ -90,8 +89,8 @@ class House:
             self.ledger.enrol(
                 name=name, public_key=key, roles=[role], actor=person(), now=datetime.now(UTC)
             )
-        kill.remember(self.path, self.ledger)
-        self.plane = Plane.up(self.path, model=NAME, port=free_port(), endpoint=clicked.ENDPOINT)
+        with servers(NAME, 1, self.path, self.ledger, free_port(), lambda _: None) as plane:
+            self.plane = plane
         serve(Fleet(plane=self.plane), self.entries(), self.policy, lambda _: None)
 
     def end(self) -> None:

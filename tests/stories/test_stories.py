@@ -42,7 +42,7 @@ from tests.stories.house import (
 
 pytestmark = pytest.mark.timeout(600)
 
-CANARY, HALF, ALL = "canary 15 %", "progressive 50 %", "progressive 100 %"
+CANARY, HALF, ALL = "canary 25 %", "progressive 50 %", "progressive 100 %"
 FORWARD = ["shadow", CANARY, HALF, ALL, "bake"]
 
 
@@ -90,7 +90,7 @@ def test_a_worse_version_and_one_that_fails_at_half_the_users(house: House):
         assert twice_at_half(failing), failing
     assert set(answered(house.saw())) <= {"1", worse.version, failing.version}
     reached = {worse.bucket(s["user"]) for s in house.saw() if s["version"] == worse.version}
-    assert max(reached) < buckets_for(15)
+    assert max(reached) < buckets_for(25)
     assert house.plane.observe().buckets == 0
     assert champion(house.entries()) == 1
 
@@ -210,7 +210,7 @@ def test_the_champion_dies_in_mid_canary(house: House):
         assert canary[-1]["act"] == "enter"
         assert canary[-1]["standby_ready"]
         seen = [s for s in house.saw(since=since) if s["at"] < until]
-    own = buckets_for(15)
+    own = buckets_for(25)
     mine = [s for s in seen if story.bucket(s["user"]) < own]
     others = [s for s in seen if story.bucket(s["user"]) >= own]
     assert set(answered(mine)) == {story.version}
