@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 if (($#)); then
     exec .venv/bin/pytest "$@"
 fi
-alone=(tests/cli tests/rollout tests/serving)
+alone=(tests/cli tests/rollout tests/serving tests/stories)
 status=0
 .venv/bin/pytest -n 2 --dist loadfile "${alone[@]/#/--ignore=}" || status=$?
 .venv/bin/pytest "${alone[@]}" || status=$?

@@ -128,11 +128,12 @@ def _drill(asking: _Asking) -> Iterator[Ask]:
 
 
 def _documents(asking: _Asking) -> Iterator[Ask]:
-    for name in asking.live.get("documents") or ():
+    for lacking in asking.live.get("documents") or ():
+        name, _, _ = lacking.partition(": ")
         yield Ask(
             cause="documents",
             who="owner",
-            why=f"{name} lacks",
+            why=lacking,
             command=asking.command("attach", f"{name} FILE"),
         )
 

@@ -134,6 +134,9 @@ def _silent(case: Case) -> Action | None:
     silence = case.now - case.seen_at
     if case.step is None or silence <= case.plan.evidence_timeout:
         return None
+    if case.displaced and not case.unrestorable[0]:
+        # Its users were taken from it, as by a watchdog: no fault of the challenger.
+        return None
     return Action(act=Act.ROLL_BACK, why=_join(f"no evidence for {lasting(silence)}", case.reason))
 
 

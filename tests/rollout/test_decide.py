@@ -228,7 +228,7 @@ LINES: tuple[tuple[State, float, str | None, dict[str, Any], Plan, str], ...] = 
     (PAUSED_BACK_IN_SHADOW, 9, "fail", {}, PLAN, "hold: person"),
     # Users whom another table took home come back only where a step forward might be taken.
     (CANARY, 1, None, HOME, PLAN, "restore 1"),
-    (CANARY, 1, "error", HOME | {"evidence_at": None}, PATIENT, "roll back"),
+    (CANARY, 1, "error", HOME | {"evidence_at": None, "ready": False}, PLAN, "roll back"),
     (CANARY, 0.01, "error", HOME | {"evidence_at": None}, PLAN, "restore 1"),
     (CANARY, 1, "error", HOME, PLAN, "hold: evidence"),
     (CANARY, 1, None, HOME | {"conflict": "clocks differ"}, PLAN, "hold: evidence"),

@@ -257,7 +257,8 @@ def test_rules_that_answer_everybody_stay_up(tmp_path: Path, monkeypatch: pytest
 
 def test_a_kill_leads_to_nobody_who_is_tried_out():
     """The fallback of one market may be tried out in another: its champion answers then."""
-    done = replace(written.FIRST, market="us", champion="a", fallback="b", trickle="b")
-    assert fallback_of({"us": done}) == "b"
-    for trial in ({"mirror": "b"}, {"challenger": "b", "buckets": 1}):
-        assert fallback_of({"us": done, "eu": replace(written.FIRST, **trial)}) == "a"
+    first = replace(written.FIRST, champion="b")
+    done = replace(first, market="us", fallback="a", trickle="a")
+    assert fallback_of({"us": done}) == "a"
+    for trial in ({"mirror": "a"}, {"challenger": "a", "buckets": 1}):
+        assert fallback_of({"us": done, "eu": replace(first, **trial)}) == "b"

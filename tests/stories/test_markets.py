@@ -12,6 +12,7 @@ import pytest
 from penstock.release import Market
 from penstock.rollout import approvals, documents
 from penstock.rollout.branches import champion_in, same_digest
+from penstock.rollout.past import PAGED
 from penstock.rollout.plan import Phase, plan_of
 from penstock.rollout.state import IN_FORCE
 from tests.people import person
@@ -57,6 +58,8 @@ def test_one_market_goes_by_itself_and_the_other_asks_people(house: House, tmp_p
         assert set(by_market["eu"]) == {"1"}
         assert set(by_market["us"]) == {"1", str(version)}
         assert conductor.controller(eu.release).waits_for == "documents"
+        paged = [e.body["command"] for e in eu.entries if e.kind == PAGED]
+        assert paged == [f"penstock release attach {eu.release} {PAPER} FILE"]
 
         paper = tmp_path / "paper.txt"
         paper.write_text("nobody is treated worse")
