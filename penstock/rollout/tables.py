@@ -19,9 +19,6 @@ class Slots:
     """None of a first version: nobody else answers."""
 
     challenger: str
-    fallback: str | None = None
-    """Who answers when the kill switch is thrown after a rollback: the version before the champion,
-    where one is up; None is the champion itself."""
 
 
 def table_for(
@@ -78,7 +75,7 @@ def _back(plan: Plan, state: State, slots: Slots, sequence: int, salt: str) -> T
     champion = slots.champion or _fallback(plan, None)
     if champion is None:
         return None
-    return _all_on(champion, plan, state, sequence, salt, fallback=slots.fallback)
+    return _all_on(champion, plan, state, sequence, salt, fallback=None)
 
 
 def _finished(plan: Plan, state: State, slots: Slots, sequence: int, salt: str) -> TrafficTable:
