@@ -188,7 +188,7 @@ def test_an_answer_that_cannot_be_noted_fails_alone(served: Served):
 
     good, bad = asked_for(0, 1), asked_for(1, 1)
     bad.seen.request_id = "bad"
-    fault = Broken(kind="accuracy", on="all")
+    fault = Broken.of("accuracy", on="all")
     Answering(served, version="1", fault=fault).run([bad, good])
 
     assert (bad.refusal, good.refusal) == ((500, FAILED), None)
