@@ -10,13 +10,23 @@ EVERYWHERE = "all"
 """Name of the market of everybody, where a policy declares none."""
 
 
-def _positive(owner: str, **numbers: float) -> None:
+def check_positive(owner: str, **numbers: float) -> None:
+    """Refuse numbers that are not above 0, by name.
+
+    Raises:
+        ValueError: One is not.
+    """
     for name, number in numbers.items():
         if not number > 0:
             raise ValueError(f"{owner}.{name} is {number}; it must be greater than 0.")
 
 
-def _share(owner: str, **numbers: float) -> None:
+def check_share(owner: str, **numbers: float) -> None:
+    """Refuse numbers that are not strictly between 0 and 1, by name.
+
+    Raises:
+        ValueError: One is not.
+    """
     for name, number in numbers.items():
         if not 0 < number < 1:
             raise ValueError(f"{owner}.{name} is {number}; it must lie between 0 and 1.")
@@ -80,9 +90,9 @@ class Measure:
     """Safety: where it surely is worse everybody goes back at once, without a second strike."""
 
     def __post_init__(self) -> None:
-        _positive("Measure", margin=self.margin, deviation=self.deviation)
+        check_positive("Measure", margin=self.margin, deviation=self.deviation)
         if self.cap is not None:
-            _positive("Measure", cap=self.cap)
+            check_positive("Measure", cap=self.cap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +119,12 @@ class Shadow:
     """Share of the copies sent that must be there to be compared."""
 
     def __post_init__(self) -> None:
-        _share(
+        check_share(
             "Shadow",
             max_disagreement_share=self.max_disagreement_share,
             min_coverage=self.min_coverage,
         )
-        _positive("Shadow", top=self.top, min_support=self.min_support)
+        check_positive("Shadow", top=self.top, min_support=self.min_support)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +162,7 @@ def check_percents(owner: str, percents: tuple[int, ...]) -> None:
     """
     if not percents or list(percents) != sorted(set(percents)) or percents[-1] != 100:
         raise ValueError(f"{owner}.canary_percents is {percents}; it must rise and end with 100.")
-    _positive(owner, first_percent=percents[0])
+    check_positive(owner, first_percent=percents[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,14 +276,14 @@ class Rollout:
 
     def __post_init__(self) -> None:
         check_percents("Rollout", self.canary_percents)
-        _positive(
+        check_positive(
             "Rollout",
             time_scale=self.time_scale,
             slow_ratio=self.slow_ratio,
             max_error_ratio=self.max_error_ratio,
             min_users=self.min_users,
         )
-        _share(
+        check_share(
             "Rollout",
             alpha=self.alpha,
             beta=self.beta,

@@ -30,7 +30,18 @@ from penstock.policy import (
     check_rules,
     refuse_twice,
 )
-from penstock.release import Fallback, Market, Measure, Rollout, Shadow, State, Trigger, WhenBusy
+from penstock.release import (
+    Fallback,
+    Market,
+    Measure,
+    Rollout,
+    Shadow,
+    State,
+    Trigger,
+    WhenBusy,
+    check_positive,
+    check_share,
+)
 
 __all__ = [
     "EXACT",
@@ -80,18 +91,6 @@ __all__ = [
     "WhenBusy",
     "Workload",
 ]
-
-
-def _positive(owner: str, **numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number > 0:
-            raise ValueError(f"{owner}.{name} is {number}; it must be greater than 0.")
-
-
-def _share(owner: str, **numbers: float) -> None:
-    for name, number in numbers.items():
-        if not 0 < number < 1:
-            raise ValueError(f"{owner}.{name} is {number}; it must lie between 0 and 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +167,7 @@ class Freshness:
     """Who is told: names of alert channels."""
 
     def __post_init__(self) -> None:
-        _positive("Freshness", max_staleness_s=self.max_staleness.total_seconds())
+        check_positive("Freshness", max_staleness_s=self.max_staleness.total_seconds())
         object.__setattr__(self, "on_stale", OnStale(self.on_stale))
         if self.on_stale is OnStale.SERVE_STALE and self.default is not None:
             raise ValueError(
@@ -224,7 +223,7 @@ class Search:
     parameters: tuple[Searched, ...]
 
     def __post_init__(self) -> None:
-        _positive("Search", trials=self.trials)
+        check_positive("Search", trials=self.trials)
         if not self.parameters:
             raise ValueError("Search.parameters is empty; name what is searched.")
 
@@ -278,7 +277,7 @@ class Training:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", TrainingPrecision(self.precision))
-        _positive(
+        check_positive(
             "Training",
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -359,7 +358,7 @@ class Engine:
             raise ValueError(
                 f"Engine.batches is {self.batches}; give the smallest, usual and largest size."
             )
-        _positive("Engine", smallest_batch=self.batches[0])
+        check_positive("Engine", smallest_batch=self.batches[0])
         if unknown := set(self.required) - set(self.backends):
             raise ValueError(f"Engine.required names {sorted(unknown)}, not among its backends.")
         if self.hardware_compatibility not in ("none", "ampere_plus", "same_compute_capability"):
@@ -480,7 +479,7 @@ class Network(Dataset):
         if self.metric not in METRICS:
             raise ValueError(f"Network.metric is {self.metric!r}; it is one of {METRICS}.")
         if self.threshold is not None:
-            _share("Network", threshold=self.threshold)
+            check_share("Network", threshold=self.threshold)
         if self.classes != 2 and (self.threshold is not None or self.metric == "auc"):
             raise ValueError(f"a probability has 2 classes; {self.name!r} has {self.classes}.")
         refuse_twice(
@@ -549,7 +548,7 @@ class Workload(Network):
             )
         if not 0 <= self.favourable < self.classes:
             raise ValueError(f"Workload.favourable is {self.favourable}; it is a class.")
-        _positive(
+        check_positive(
             "Workload", min_support=self.min_support, retention_s=self.retention.total_seconds()
         )
         refuse_twice("sensitive attributes", [attribute.name for attribute in self.sensitive])
