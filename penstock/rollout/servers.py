@@ -228,7 +228,8 @@ class Servers:
             admin.in_force(self._admin)
         except (PlaneError, envoy.EnvoyError):
             return False
-        return True
+        # What it says of itself is written a moment later.
+        return bool(self._seen().get("admin"))
 
     @property
     def url(self) -> str:
