@@ -58,7 +58,7 @@ def kill(
     where = f"slot {done.to}" + (f", version {done.version}" if done.version else "")
     _say(f"everybody goes to {where}: {_seen(held, took)}")
     if done.killed:
-        _say(f"versions {', '.join(done.killed)} answer nobody until: penstock kill clear")
+        _say(f"nobody is answered by version {', '.join(done.killed)} until: penstock kill clear")
     _refreshed(held)
     _entered(held, acting(held, key))
     if took is None and Plane.running(held.path):
