@@ -41,8 +41,15 @@ class Took:
 
     @property
     def forward(self) -> bool:
-        """Whether it moved users or copies on from a step that was in force."""
-        return self.act in FORWARD and self.step_left is not None and not self.replans
+        """Whether it moved users or copies on from a step that was in force.
+
+        A step entered again has the same users: its evidence begins anew.
+        """
+        if self.step_left is None or self.replans:
+            return False
+        return self.act is Act.FINISH or (
+            self.act is Act.ENTER and self.after.step != self.step_left
+        )
 
     @property
     def step_left(self) -> int | None:
