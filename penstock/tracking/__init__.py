@@ -13,6 +13,12 @@ ARTIFACTS_VARIABLE = "PENSTOCK_ARTIFACTS"
 RUN_VARIABLE = "PENSTOCK_RUN"
 """Environment variable: identity of the pipeline run that steps belong to."""
 
+GIVEN_VARIABLE = "MLFLOW_RUN_ID"
+"""Environment variable: the MLflow run that whoever started this step began for it, and will close.
+
+Kubeflow Pipelines sets it where its administrator has turned its MLflow plugin on.
+"""
+
 
 class Tracked(Protocol):
     """One run that is being recorded."""
@@ -81,6 +87,8 @@ def begin(
     identity: str,
 ) -> Tracked:
     """Begin a run of a workload where the environment says; elsewhere, one that records nothing.
+
+    Where the step was given a run, it is recorded there, and left open for who began it.
 
     Args:
         params: What was chosen; plain values.

@@ -13,12 +13,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from penstock.tracking import ARTIFACTS_VARIABLE, URI_VARIABLE, Untracked
+from penstock.tracking import ARTIFACTS_VARIABLE, GIVEN_VARIABLE, URI_VARIABLE, Untracked
 
 PARENT_TAG = "mlflow.parentRunId"
 PIPELINE_TAG = "penstock.run"
 IDENTITY_TAG = "penstock.identity"
 KIND_TAG = "penstock.kind"
+OUTCOME_TAG = "penstock.outcome"
 LONGEST = 500
 """Characters of a parameter's value that every store takes."""
 
@@ -81,9 +82,12 @@ def experiment_of(client: MlflowClient, workload: str) -> str:
 def parent_of(client: MlflowClient, experiment_id: str, pipeline: str) -> str | None:
     """Return the MLflow run of a pipeline run, made if there is none; None outside a pipeline.
 
-    Steps that begin at once take turns where a lock can be had. Against a server they may make
-    one each: the newer goes, unless its maker looked before the older could be seen.
+    A step that was given a run of its own has that one above it. Otherwise steps that begin at once
+    take turns where a lock can be had. Against a server they may make one each: the newer goes,
+    unless its maker looked before the older could be seen.
     """
+    if given := os.environ.get(GIVEN_VARIABLE):
+        return given
     if not pipeline:
         return None
     quoted = pipeline.replace("'", "")
@@ -168,6 +172,14 @@ class MlflowRun:
             self._lost.append(_said(e))
 
 
+class GivenRun(MlflowRun):
+    """A run that somebody else began for this step, and closes."""
+
+    def end(self, *, ok: bool) -> None:
+        """Say how it ended; closing it is its owner's."""
+        self.note({OUTCOME_TAG: "finished" if ok else "failed"})
+
+
 def begin_run(
     workload: str,
     *,
@@ -177,19 +189,29 @@ def begin_run(
     tags: Mapping[str, str],
     identity: str,
 ) -> MlflowRun | Untracked:
-    """Begin a run, below the one of a pipeline run where there is one."""
+    """Begin a run, below the one of a pipeline run where there is one; or take the one given."""
     for variable, value in GIVE_UP.items():
         os.environ.setdefault(variable, value)
+    told = {**tags, IDENTITY_TAG: identity}
     try:
+        if given := os.environ.get(GIVEN_VARIABLE):
+            return _taken(given, params, told)
         with lock_of(os.environ[URI_VARIABLE]):
             client = MlflowClient()
             experiment_id = experiment_of(client, workload)
         above = parent_of(client, experiment_id, parent)
         close_killed(client, experiment_id, identity)
-        told = {**tags, IDENTITY_TAG: identity}
         return _begun(client, experiment_id, name, above, params, told)
     except (MlflowException, ValueError) as e:
         return Untracked(f"not tracked: {_said(e)}")
+
+
+def _taken(run_id: str, params: Mapping[str, object], tags: Mapping[str, str]) -> GivenRun:
+    client = MlflowClient()
+    run = GivenRun(client, client.get_run(run_id).info.experiment_id, run_id)
+    run.note(tags)
+    run.params(params)
+    return run
 
 
 def _begun(

@@ -226,3 +226,36 @@ def test_who_holds_the_lock_may_find_the_pipeline_run(client: MlflowClient, tmp_
         made = mlflow.parent_of(client, experiment_id, "20260105-1")
 
     assert made == mlflow.parent_of(client, experiment_id, "20260105-1")
+
+
+def test_a_run_that_was_given_is_used_and_left_to_its_owner(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+):
+    """Kubeflow's plugin begins one for each step: no second one, and trials lie below it."""
+    experiment = client.create_experiment("somebody's")
+    given = client.create_run(experiment, run_name="train").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    monkeypatch.setenv("PENSTOCK_RUN", "20260105-1")
+
+    run = begin()
+    run.metrics({"loss": 0.5}, step=1)
+    run.child("trial 0", {"learning_rate": 0.1}).end(ok=True)
+    run.end(ok=False)
+
+    held = client.get_run(given)
+    assert held.info.status == "RUNNING"
+    assert held.data.params == {"seed": "7"}
+    assert held.data.metrics == {"loss": 0.5}
+    assert held.data.tags["penstock.outcome"] == "failed"
+    assert client.get_experiment_by_name("digits") is None
+    below = [r for r in client.search_runs([experiment]) if r.info.run_id != given]
+    assert [r.data.tags["mlflow.parentRunId"] for r in below] == [given]
+    assert run.reason is None
+
+
+def test_a_given_run_that_is_not_there_costs_the_record_only(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+
+    assert "not tracked" in str(begin().reason)
