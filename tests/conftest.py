@@ -9,6 +9,7 @@ import pytest
 
 NEEDS = {
     "gpu": "needs a GPU; on a machine with one: make test-gpu",
+    "images": "builds images, which takes minutes: make test-images",
     "cluster": 'needs a cluster; with kubectl pointing at one: make test ARGS="-m cluster"',
 }
 

@@ -107,6 +107,7 @@ class Home:
     def environment(self, *, run_id: str = "") -> dict[str, str]:
         """Return the variables that steps read, where the caller's environment sets none."""
         own = {
+            VARIABLE: str(self.path),
             STORE_VARIABLE: str(self.path / "store"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.path / 'mlflow.db'}",
             "PENSTOCK_LEDGER": self.ledger_url,

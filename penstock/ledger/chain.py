@@ -59,6 +59,7 @@ class Ledger:
         """
         self._looking = looking
         self._audited, self._alone = Audit(), threading.Lock()
+        self._kept: dict[str | None, tuple[int, list[Entry]]] = {}
         self._anchor = anchor_of(url) if head is None else Anchor(head)
         self._database = Database(url, looking=looking)
 
@@ -85,13 +86,22 @@ class Ledger:
         Raises:
             Broken: The chain is not whole; names the first entry that is wrong.
         """
-        audited = self._follow()
-        query = sa.select(_entries).where(_columns.sequence <= audited.head.sequence)
+        end = self._follow().head.sequence
+        # What was audited never changes, so only what came since is read: a controller asks for
+        # all of it several times a second.
+        known, kept = self._kept.get(workload, (0, []))
+        if known < end:
+            kept = [*kept, *self._between(known, end, workload)]
+            self._kept[workload] = end, kept
+        return list(kept)
+
+    def _between(self, after: int, end: int, workload: str | None) -> Iterator[Entry]:
+        query = sa.select(_entries).where(_columns.sequence.between(after + 1, end))
         if workload is not None:
             query = query.where(_columns.workload == workload)
         with self._database.reading() as connection:
-            rows = store.rows_of(connection, query.order_by(_columns.sequence))
-            return [entry_of(row) for row in rows]
+            for row in store.rows_of(connection, query.order_by(_columns.sequence)):
+                yield entry_of(row)
 
     def head(self) -> Head:
         """Return the end of the chain."""

@@ -72,8 +72,12 @@ def active(entries: Iterable[Entry], market: str | None = None) -> list[State]:
     Raises:
         Unfoldable: An entry cannot follow those before it.
     """
-    kept = list(entries)
-    states = [fold(kept, name) for name in releases(kept)]
+    kept = [e for e in entries if e.kind in KINDS]
+    # Each is folded over its own entries: over those of all it would be quadratic.
+    own: dict[str, list[Entry]] = {}
+    for entry in kept:
+        own.setdefault(str(entry.body.get("release")), []).append(entry)
+    states = [fold(own[name], name) for name in releases(kept)]
     return [s for s in states if s.phase not in ENDED and market in (None, s.market)]
 
 
