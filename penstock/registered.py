@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from penstock.bundle import Bundle, BundleError, read
+from penstock import storage
+from penstock.bundle import Bundle, BundleError
 from penstock.ledger import REGISTERED, Entry, Stage, champion, stage_of
+from penstock.release import Trigger
 
 OPEN = (Stage.STAGING, Stage.SHADOW, Stage.CANARY)
 """Where a version is on its way: let in, and not yet serving everybody."""
@@ -25,15 +27,54 @@ def registration(entries: Sequence[Entry], version: int) -> Entry:
     raise LookupError(f"version {version} is not in the ledger; run the register stage.")
 
 
-def package(entries: Sequence[Entry], version: int) -> Bundle:
+def trigger(entries: Sequence[Entry], version: int) -> Trigger:
+    """Return why a version was trained, by its registration; its release may ask a person then.
+
+    Raises:
+        LookupError: The version was never registered.
+    """
+    return Trigger(registration(entries, version).body.get("trigger", Trigger.MANUAL))
+
+
+def uri(entries: Sequence[Entry], version: int) -> str:
+    """Return the address of a version's package that every machine can fetch.
+
+    It is what an InferenceService takes as its ``storageUri``.
+
+    Raises:
+        LookupError: The version was never registered, or its package is a folder of one machine.
+    """
+    place = str(registration(entries, version).body["package"])
+    if not storage.is_uri(place):
+        raise LookupError(
+            f"the package of version {version} is {place}, a folder of the machine that registered "
+            "it; set PENSTOCK_PACKAGES to s3://… or gs://… and register the model anew."
+        )
+    return place
+
+
+def package(
+    entries: Sequence[Entry],
+    version: int,
+    *,
+    cache: Path | None = None,
+    heard: storage.Heard | None = None,
+) -> Bundle:
     """Return a version's package; a whole one that took its place is refused.
+
+    One that was published is fetched once and kept; until then its store must answer.
+
+    Args:
+        cache: Folder of fetched packages; the home's where none is given.
+        heard: Is told how far a transfer is.
 
     Raises:
         LookupError: The version was never registered.
         BundleError: It is not whole, or has another digest than was registered.
+        StoreError: The store refuses, or does not answer.
     """
     said = registration(entries, version).body
-    held = read(Path(said["package"]), kind="package")
+    held = storage.opened(said["package"], kind="package", cache=cache, heard=heard)
     if held.digest != (wanted := said.get("digest")):
         raise BundleError(
             f"{held.path} has digest {held.digest[7:19]}, registered as version {version} was "
@@ -43,16 +84,23 @@ def package(entries: Sequence[Entry], version: int) -> Bundle:
     return held
 
 
-def package_to_serve(entries: Sequence[Entry], version: int) -> Bundle:
-    """Return a version's package, to serve it.
+def package_to_serve(
+    entries: Sequence[Entry],
+    version: int,
+    *,
+    cache: Path | None = None,
+    heard: storage.Heard | None = None,
+) -> Bundle:
+    """Return a version's package, to serve it; see :func:`package`.
 
     Raises:
         LookupError: It was never registered, or is archived.
         BundleError: It is not whole, or another than was registered.
+        StoreError: The store refuses, or does not answer.
     """
     if stage_of(entries, version) is Stage.ARCHIVED:
         raise LookupError(f"version {version} is archived and serves no more; register it anew.")
-    return package(entries, version)
+    return package(entries, version, cache=cache, heard=heard)
 
 
 def not_compared(entries: Sequence[Entry], lineage: Mapping[str, Any]) -> str | None:

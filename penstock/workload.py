@@ -42,6 +42,7 @@ from penstock.release import (
     check_positive,
     check_share,
 )
+from penstock.watching import Economics, Watch
 
 __all__ = [
     "EXACT",
@@ -57,6 +58,7 @@ __all__ = [
     "Dataset",
     "Direction",
     "Drift",
+    "Economics",
     "Endpoint",
     "Engine",
     "Equivalence",
@@ -88,6 +90,7 @@ __all__ = [
     "TrainingPrecision",
     "Trigger",
     "UnknownWorkload",
+    "Watch",
     "WhenBusy",
     "Workload",
 ]
@@ -527,6 +530,9 @@ class Workload(Network):
     recorded: bool = False
     """The data are a recording that gets no newer: their age counts from when they were taken."""
 
+    watch: Watch = field(default_factory=Watch)
+    """What is asked of it while it serves, and when it is trained again."""
+
     approval: Approval = Approval.AUTOMATIC
     retention: timedelta = timedelta(days=365)
     """How long the record of a version is kept after it was retired."""
@@ -570,12 +576,13 @@ class Workload(Network):
 
     def _refuse_unknown_features(self) -> None:
         known = {column.name for column in self.data.columns}
-        named = [*self.endpoint.values, *self.endpoint.hashed]
-        if unknown := [name for name in named if name not in known]:
-            raise ValueError(
-                f"the endpoint of {self.name!r} names {unknown[0]!r}, which is no column of its "
-                f"data; there are {', '.join(sorted(known))}."
-            )
+        endpoint = [*self.endpoint.values, *self.endpoint.hashed]
+        for what, named in (("endpoint", endpoint), ("watch", self.watch.columns)):
+            if unknown := [name for name in named if name not in known]:
+                raise ValueError(
+                    f"the {what} of {self.name!r} names {unknown[0]!r}, which is no column of its "
+                    f"data; there are {', '.join(sorted(known))}."
+                )
 
 
 def served_graph(declared: Workload) -> str:
@@ -702,6 +709,8 @@ _BELOW = {
     "equivalence": ("runtimes", "stats"),
     "gate": ("runtimes", "stats", "report"),
     "register": ("endpoint.py", "request.py", "runtimes", "stats", "report"),
+    "monitor": ("watching.py", "request.py", "registered.py", "predictions", "stats", "report"),
+    "retrain": ("watching.py", "registered.py", "stats", "report"),
 }
 """What each stage uses of the packages below the stages."""
 

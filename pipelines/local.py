@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import builtins
 import contextlib
-import hashlib
 import io
 import json
 import logging
@@ -27,6 +26,7 @@ from typing import Any, TextIO
 from penstock.processes import die_with_parent
 from penstock.stage import Progress, Refused, parse
 from penstock.workload import UnknownWorkload
+from pipelines.compiling import PIPELINES, compile_to
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '([\w-]+)'")
@@ -88,28 +88,25 @@ def _sentence(line: str) -> str:
     return re.sub(r"^[\w.]+(Error|Refused|Exception|Exit|Interrupt): ", "", line)
 
 
-def compile_to(path: Path, *, workload: str) -> str:
-    """Write the compiled pipeline and return the hash of its bytes."""
-    from kfp.compiler import Compiler
-
-    from pipelines.train import pipeline
-
-    Compiler().compile(pipeline(workload), str(path))
-    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def execute(
-    compiled: Path, arguments: Mapping[str, Any], *, root: Path, emit: Callable[[Event], None]
+    compiled: Path,
+    arguments: Mapping[str, Any],
+    *,
+    root: Path,
+    emit: Callable[[Event], None],
+    runner: Any = None,
 ) -> bool:
     """Run a compiled file with kfp.local and return whether every step succeeded.
 
     Args:
         root: Folder for this run's artifacts; must be its own, kfp.local does not say where it put
             them.
+        runner: One of kfp.local's; None runs each step as a process of this machine.
     """
     from kfp import components, local
 
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    here = runner or local.SubprocessRunner(use_venv=False)
+    local.init(here, pipeline_root=str(root), raise_on_error=True)
     unresolved: list[str] = []
     watch = _Watch(unresolved)
     saved_print, logger = builtins.print, logging.getLogger()
@@ -168,9 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     """Compile and run; print events; return 0 when every step succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload")
+    parser.add_argument("--pipeline", default="train", choices=PIPELINES)
     parser.add_argument("--root", type=Path, required=True, help="folder of this run")
     parser.add_argument("--arguments", type=json.loads, default={}, help="pipeline arguments, JSON")
-    parser.add_argument("--compile-only", action="store_true")
     given = parser.parse_args(argv)
     out = sys.stdout
 
@@ -184,13 +181,11 @@ def main(argv: list[str] | None = None) -> int:
     given.root.mkdir(parents=True, exist_ok=True)
     compiled = given.root / "pipeline.yaml"
     try:
-        digest = compile_to(compiled, workload=given.workload)
+        digest = compile_to(compiled, workload=given.workload, pipeline=given.pipeline)
     except UnknownWorkload as e:
         print(e, file=sys.stderr)
         return 2
     emit({"event": "compiled", "file": str(compiled), "digest": digest})
-    if given.compile_only:
-        return 0
     ok = execute(compiled, given.arguments, root=given.root, emit=emit)
     emit({"event": "ended", "ok": ok})
     return 0 if ok else 1

@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus reads of one serving process, on a loopback port of its own.
+"""Metrics: what Prometheus reads of one serving process, on a port of its own.
 
 A request costs a few additions to plain numbers; families are made of them when somebody scrapes.
 Every label value is one that we know beforehand: a client can make no new series.
@@ -160,8 +160,11 @@ class Metrics(Collector):
         """Note that no new requests are taken."""
         self._ready = False
 
-    def serve(self, port: int = 0) -> int:
-        """Answer scrapes on loopback, in a thread; return the port, a free one for 0.
+    def serve(self, port: int = 0, *, host: str = "127.0.0.1") -> int:
+        """Answer scrapes in a thread; return the port, a free one for 0.
+
+        Args:
+            host: Where to listen: loopback, or 0.0.0.0 in a pod.
 
         Raises:
             OSError: The port is taken; the text names it.
@@ -171,7 +174,7 @@ class Metrics(Collector):
         ProcessCollector(registry=registry)
         app: Any = make_wsgi_app(registry)
         try:
-            self._server = make_server("127.0.0.1", port, app, ThreadingWSGIServer, _Impatient)
+            self._server = make_server(host, port, app, ThreadingWSGIServer, _Impatient)
         except OSError as e:
             raise OSError(f"metrics port {port} cannot be listened on: {e.strerror}.") from e
         answer = partial(self._server.serve_forever, poll_interval=0.1)

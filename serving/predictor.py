@@ -1,8 +1,9 @@
-"""The predictor: a KServe model server for one package, on loopback, ready only when right.
+"""The predictor: a KServe model server for one package, ready only when right.
 
 ``python -m serving.predictor --bundle DIR --model-name NAME --version V --slot a --log DIR`` and
-either ``--fd N`` (a listening socket inherited from the supervisor) or ``--port P``. With
-``--digest`` it serves the package of this digest and no other.
+either ``--fd N`` (a listening socket inherited from the supervisor) or ``--port P``, on loopback
+unless ``--host`` says otherwise. With ``--digest`` it serves the package of this digest and no
+other.
 
 ``PENSTOCK_ONLINE`` names the online store of features, ``PENSTOCK_SALT`` the file with the salt of
 user hashes, ``PENSTOCK_SIGNED_BY`` the public key by which the package must be signed.
@@ -44,6 +45,7 @@ from serving.signature import KEY_VARIABLE
 from serving.warming import Unanswered, warm
 
 BEGUN = time.monotonic()
+LOOPBACK = "127.0.0.1"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -57,6 +59,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--fd", type=int, help="a listening socket")
     where.add_argument("--port", type=int)
+    said = "where to listen, for requests and for Prometheus; 0.0.0.0 in a pod"
+    parser.add_argument("--host", default=LOOPBACK, help=said)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), default=DEFAULT)
     parser.add_argument(
@@ -125,7 +129,7 @@ def kserve(name: str, parts: Parts) -> App:
 
 
 def listening(given: argparse.Namespace) -> socket.socket:
-    """Return the inherited socket, or one on the asked loopback port.
+    """Return the inherited socket, or one on the asked port.
 
     Raises:
         NotServable: The inherited socket would be heard from outside this machine, or the port is
@@ -133,21 +137,21 @@ def listening(given: argparse.Namespace) -> socket.socket:
     """
     if given.fd is not None:
         made = socket.socket(fileno=given.fd)
-        if made.getsockname()[0] != "127.0.0.1":
+        if made.getsockname()[0] != LOOPBACK:
             raise NotServable(f"the socket listens on {made.getsockname()}, not on loopback.")
     else:
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _bind(made, given.port)
+        _bind(made, given.host, given.port)
         made.listen(256)
     # Accepted connections inherit it; without it the body waits 40 ms for the headers' receipt.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 
 
-def _bind(made: socket.socket, port: int) -> None:
+def _bind(made: socket.socket, host: str, port: int) -> None:
     try:
-        made.bind(("127.0.0.1", port))
+        made.bind((host, port))
     except OSError as e:
         made.close()
         raise NotServable(f"port {port} cannot be listened on: {e.strerror}.") from e
@@ -248,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
         served, golden = loaded(given)
         listens = listening(given)
         parts = assembled(given, served)
-        port = parts.metrics.serve(given.metrics_port)
+        port = parts.metrics.serve(given.metrics_port, host=given.host)
     except (NotServable, OnlineError, ValueError, OSError) as e:
         print(f"not serving version {given.version}: {e}", file=sys.stderr)
         return 1

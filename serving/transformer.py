@@ -85,7 +85,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--log", type=Path, help="folder of a log of what the predictor did not answer")
     add("--version", default="", help="of the package; the records of the log hold it")
     add("--slot", default="a", help="the same, of the slot; a unless it is said")
-    said = "where Prometheus finds the numbers, on loopback; 0 takes a free one; none without it"
+    said = "where Prometheus finds the numbers; 0 takes a free one; none without it"
     add("--metrics-port", type=int, help=said)
     # KServe adds it to what has none; one process is one event loop here.
     add("--workers", type=int, choices=(1,), default=1, help="KServe says it; there is one")
@@ -221,7 +221,8 @@ def main(argv: list[str] | None = None) -> int:
         parts = assembled(given)
         listens = listening(given.host, given.port)
         if given.metrics_port is not None:
-            LOG.info("metrics are on port %d", parts.metrics.serve(given.metrics_port))
+            port = parts.metrics.serve(given.metrics_port, host=given.host)
+            LOG.info("metrics are on port %d", port)
     except (BundleError, NotSigned, OnlineError, ValueError, OSError) as e:
         print(f"not transforming: {e}", file=sys.stderr)
         return 1

@@ -7,13 +7,17 @@ from components import images
 
 @images.DATA
 def datachecks(
-    workload: str, snapshot: dsl.Input[dsl.Dataset], data_verdict: dsl.Output[dsl.Artifact]
+    workload: str,
+    snapshot: dsl.Input[dsl.Dataset],
+    data_verdict: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
 ):
     """Judge the snapshot; the step fails, naming every rule, when it is not fit."""
     from datetime import UTC, datetime
     from pathlib import Path
 
     from penstock.datachecks import run
+    from penstock.report import kubeflow
 
     run(
         workload=workload,
@@ -21,3 +25,4 @@ def datachecks(
         out=Path(data_verdict.path),
         now=datetime.now(UTC),
     )
+    kubeflow.show_data(data_verdict, report, workload=workload)

@@ -16,6 +16,7 @@ def engine(
     from pathlib import Path
 
     from penstock.engine import run
+    from penstock.report import kubeflow
 
     run(
         workload=workload,
@@ -23,3 +24,4 @@ def engine(
         out=Path(engine.path),
         now=datetime.now(UTC),
     )
+    kubeflow.describe(engine, "engines")

@@ -14,12 +14,14 @@ def equivalence(
     int8: dsl.Input[dsl.Model],
     engine: dsl.Input[dsl.Model],
     ladder: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
 ):
     """Climb the ladder torch → ONNX → simplified → int8 → engines on the holdout."""
     from datetime import UTC, datetime
     from pathlib import Path
 
     from penstock.equivalence import run
+    from penstock.report import kubeflow
 
     run(
         workload=workload,
@@ -31,3 +33,4 @@ def equivalence(
         out=Path(ladder.path),
         now=datetime.now(UTC),
     )
+    kubeflow.show_ladder(ladder, report, workload=workload)

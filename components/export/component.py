@@ -17,6 +17,7 @@ def export(
     from pathlib import Path
 
     from penstock.export import run
+    from penstock.report import kubeflow
 
     run(
         workload=workload,
@@ -25,3 +26,4 @@ def export(
         out=Path(onnx.path),
         now=datetime.now(UTC),
     )
+    kubeflow.describe(onnx, "ONNX graph")

@@ -16,14 +16,18 @@ def gate(
     equivalence: dsl.Input[dsl.Artifact],
     champion: str,
     verdict: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    decisions: dsl.Output[dsl.ClassificationMetrics],
 ) -> str:
     """Return "promote" or "reject"; a bad model does not make this step fail."""
     from datetime import UTC, datetime
     from pathlib import Path
 
     from penstock.gate import run
+    from penstock.report import kubeflow
 
-    return run(
+    decision = run(
         workload=workload,
         snapshot=Path(snapshot.path),
         data_verdict=Path(data_verdict.path),
@@ -35,6 +39,8 @@ def gate(
         out=Path(verdict.path),
         now=datetime.now(UTC),
     )
+    kubeflow.show_gate(verdict, report, metrics, decisions)
+    return decision
 
 
 @images.CONTROL

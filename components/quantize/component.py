@@ -17,6 +17,7 @@ def quantize(
     from pathlib import Path
 
     from penstock.quantize import run
+    from penstock.report import kubeflow
 
     run(
         workload=workload,
@@ -25,3 +26,4 @@ def quantize(
         out=Path(int8.path),
         now=datetime.now(UTC),
     )
+    kubeflow.describe(int8, "int8 graph")

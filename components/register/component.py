@@ -19,14 +19,16 @@ def register(
     rehearsal: str,
     package: dsl.Output[dsl.Model],
     infra_verdict: dsl.Output[dsl.Artifact],
+    card: dsl.Output[dsl.HTML],
 ) -> str:
     """Return the number of the registered version."""
     from datetime import UTC, datetime
     from pathlib import Path
 
     from penstock.register import run
+    from penstock.report import kubeflow
 
-    return run(
+    version = run(
         workload=workload,
         snapshot=Path(snapshot.path),
         data_verdict=Path(data_verdict.path),
@@ -41,3 +43,5 @@ def register(
         infra_verdict=Path(infra_verdict.path),
         now=datetime.now(UTC),
     )
+    kubeflow.show_card(package, card, version=version)
+    return version

@@ -17,6 +17,7 @@ def train(
     from datetime import UTC, datetime
     from pathlib import Path
 
+    from penstock.report import kubeflow
     from penstock.train import run
 
     run(
@@ -27,3 +28,4 @@ def train(
         out=Path(model.path),
         now=datetime.now(UTC),
     )
+    kubeflow.describe(model, "model", seed=seed or None)

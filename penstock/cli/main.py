@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import shutil
-import subprocess
 import sys
-import tempfile
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -21,15 +18,19 @@ from penstock.bundle import BundleError
 from penstock.cli import contract, kill, lineage, predictions, register, release, servers, stages
 from penstock.cli import ledger as ledgers
 from penstock.cli import run as runs
+from penstock.cli.compiling import compile_
 from penstock.cli.home import DISK_FULL, HomeError, called, home, locked, run_id, shown
 from penstock.cli.latency import latency
 from penstock.cli.logs import logs
+from penstock.cli.manifests import manifests
 from penstock.cli.retire import retire
 from penstock.cli.score import score
 from penstock.cli.screen import Screen, coloured, terminal
 from penstock.cli.servers import PORT, Port, Workload
 from penstock.cli.status import status
+from penstock.cli.submit import submit
 from penstock.cli.triton import triton
+from penstock.cli.watch import monitor, retrain
 from penstock.datachecks.served import run as run_skew
 from penstock.ledger import Actor, KeyFileError, LedgerError
 from penstock.online import OnlineError
@@ -65,7 +66,7 @@ app.add_typer(kill.app, name="kill", rich_help_panel=RELEASED)
 
 SERVED = "What was served"
 app.add_typer(predictions.app, name="predictions", rich_help_panel=SERVED)
-for verb in (latency, triton):
+for verb in (monitor, retrain, latency, triton):
     app.command(rich_help_panel=SERVED)(verb)
 
 
@@ -193,23 +194,9 @@ def _summary(console: Console, record: runs.Record) -> None:
     console.print(facts)
 
 
-@app.command(name="compile")
-def compile_(
-    workload: Workload,
-    out: Annotated[Path, typer.Option(help="File to write.")] = Path("pipeline.yaml"),
-) -> None:
-    """Write the compiled training pipeline, the file that Kubeflow Pipelines takes.
-
-    Example: penstock compile digits --out digits.yaml
-    """
-    load(workload)
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pipelines.local", workload, "--root", scratch]
-        subprocess.run([*command, "--compile-only"], check=True, stdout=subprocess.DEVNULL)
-        shutil.copy(Path(scratch) / "pipeline.yaml", out)
-    typer.echo(f"wrote {out}")
-
-
+app.command(name="compile")(compile_)
+app.command()(submit)
+app.command()(manifests)
 for server in (servers.up, servers.down, status, logs):
     app.command()(server)
 

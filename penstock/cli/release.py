@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from penstock import registered
 from penstock.cli import approvals, commands, drill, releases
 from penstock.cli.home import Home, home, refuse_during_a_run
 from penstock.cli.run import EXIT
@@ -38,7 +39,10 @@ def start(
     workload: Workload,
     version: Annotated[int, typer.Argument(min=1, help="Number of the version.")],
     market: Market = None,
-    trigger: Annotated[Trigger, typer.Option(help="Why it was trained.")] = Trigger.MANUAL,
+    trigger: Annotated[
+        Trigger | None,
+        typer.Option(help="Why it was trained; what its registration says by default."),
+    ] = None,
     detach: Annotated[
         bool, typer.Option(help="Return at once; a process of its own carries the release.")
     ] = False,
@@ -61,7 +65,7 @@ def start(
             workload=workload,
             version=version,
             market=market,
-            trigger=trigger,
+            trigger=trigger or registered.trigger(ledger.entries(workload), version),
             home=held.path,
             ledger=ledger,
             actor=Actor.load(held.key()),

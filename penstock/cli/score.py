@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from penstock import storage
 from penstock.bundle import Bundle, BundleError, write_text
 from penstock.cli.home import home
 from penstock.cli.screen import terminal
@@ -105,7 +106,7 @@ def _registered(entries: Sequence[Entry], version: int) -> Path:
         BundleError: The entry names no folder.
     """
     try:
-        return Path(package_of(entries, version))
+        return storage.local(package_of(entries, version))
     except (KeyError, TypeError) as e:
         raise BundleError(
             f"the entry that registered version {version} names no folder; register it anew."

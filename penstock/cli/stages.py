@@ -119,6 +119,7 @@ def _option(parameter: inspect.Parameter, *, below: bool) -> Any:
         "champion": "",
         "reference": "",
         "rehearsal": "",
+        "trigger": "manual",
     }
     default = optional.get(parameter.name, None if below else ...)
     return typer.Option(default, name)

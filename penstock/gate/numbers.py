@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from penstock.gate.evidence import Evidence
 from penstock.gate.parts import Finding
@@ -40,6 +41,7 @@ def none(declared: Workload, n: int, *, incomparable: str = "") -> dict[str, Any
         "fairness": [],
         "costs": None,
         "roc": None,
+        "roc_thresholds": None,
         "reliability": [],
         "confusion": [],
         "by_class": [],
@@ -63,6 +65,7 @@ def of(evidence: Evidence, found: Sequence[Finding]) -> dict[str, Any]:
         "roc": {"challenger": roc(challenger), "champion": champion and roc(champion)}
         if two
         else None,
+        "roc_thresholds": roc_thresholds(challenger) if two else None,
         "reliability": [vars(b) for b in reliability(*losses.predicted(challenger))],
         "confusion": _confusion(challenger).tolist(),
         "by_class": [_class(challenger, label) for label in range(challenger.classes)],
@@ -145,9 +148,19 @@ def roc(scored: Scored) -> list[list[float]] | None:
     ones, zeros = (np.sort(scored.odds_n[scored.labels_n == label]) for label in (1, 0))
     if not len(ones) or not len(zeros):
         return None
-    at_t = np.concatenate([[np.inf], thinned(np.unique(scored.odds_n))[::-1]])
+    at_t = _cuts(scored)
     rates = [1 - np.searchsorted(side, at_t, side="left") / len(side) for side in (zeros, ones)]
     return np.column_stack(rates).tolist()
+
+
+def roc_thresholds(scored: Scored) -> list[float]:
+    """Return the probability from which class 1 is decided at each point of the ROC curve."""
+    return special.expit(_cuts(scored)).tolist()
+
+
+def _cuts(scored: Scored) -> NDArray[np.float64]:
+    """Return log-odds from which class 1 is decided: first so high that it never is."""
+    return np.concatenate([[np.inf], thinned(np.unique(scored.odds_n))[::-1]])
 
 
 def thinned(values_t: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock import chained
+from penstock import chained, storage
 from penstock import workload as workloads
 from penstock.bundle import Bundle, Summary, read, write_json
 from penstock.gate import gathered
@@ -50,7 +50,7 @@ def run(
 
     Args:
         serving: The bundle whose graph will serve (``onnx`` or ``int8``); it is the one scored.
-        champion: Folder of the champion's package, or empty when no version serves yet.
+        champion: Folder or address of the champion's package, or empty when no version serves yet.
 
     Raises:
         BundleError: An input is not whole, or the inputs do not belong together. A bad model does
@@ -66,7 +66,7 @@ def run(
         "equivalence": read(equivalence, kind="equivalence"),
     }
     if champion:
-        inputs["champion"] = read(Path(champion), kind="package")
+        inputs["champion"] = storage.opened(champion, kind="package")
     chained.check(workload, inputs, serve=declared.serve)
     age_days = gathered.data_age_days(declared, inputs["snapshot"], now=now)
     bundle = carry_out(

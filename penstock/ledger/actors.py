@@ -18,6 +18,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from penstock.private import exposed
+
 KEY_VARIABLE = "PENSTOCK_KEY"
 """Environment variable: path of the key file of whoever acts."""
 
@@ -26,8 +28,6 @@ ROLES = frozenset({ADMIN, "pipeline", "owner", "validator", "approver", "complia
 
 NAME_LINE = "penstock actor: "
 LONGEST_NAME = 100
-PRIVATE = stat.S_IRWXG | stat.S_IRWXO
-"""The permission bits that a key file must not have."""
 
 
 class KeyFileError(RuntimeError):
@@ -170,8 +170,9 @@ def _not_a_key(path: Path) -> str:
 def _private_text(path: Path) -> str:
     try:
         with path.open() as f:
-            mode = stat.S_IMODE(os.fstat(f.fileno()).st_mode)
-            if mode & PRIVATE:
+            held = os.fstat(f.fileno())
+            if exposed(path, held):
+                mode = stat.S_IMODE(held.st_mode)
                 raise KeyFileError(
                     f"{path} can be read or changed by others (mode {mode:04o}), so they may sign "
                     f"as you. Make a new key, or if you are sure nobody did: chmod 600 {path}"

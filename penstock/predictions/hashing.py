@@ -11,11 +11,10 @@ import os
 import stat
 from pathlib import Path
 
+from penstock.private import exposed
+
 SHORTEST = 16
 """Bytes that a salt must have at least."""
-
-PRIVATE = 0o077
-"""Permissions that a file with the salt may not give."""
 
 _DIGEST = 16
 
@@ -68,8 +67,9 @@ def read_salt(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as f:
-            mode = stat.S_IMODE(os.fstat(f.fileno()).st_mode)
-            if mode & PRIVATE:
+            held = os.fstat(f.fileno())
+            if exposed(path, held):
+                mode = stat.S_IMODE(held.st_mode)
                 raise ValueError(
                     f"{path} can be read or changed by others (mode {mode:04o}), who can then find "
                     f"out whose rows are whose: chmod 600 {path}"

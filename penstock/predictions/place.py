@@ -1,15 +1,13 @@
 """Place: a folder of finished files, on this machine or in an object store, through one interface.
 
-``s3://bucket/folder`` is read and written through Arrow's own S3 client, configured as every S3
-client is: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, and for a store that is
-not Amazon's ``AWS_ENDPOINT_URL``. A file appears whole or not at all, here as there, so a copy that
+``s3://bucket/folder`` and ``gs://bucket/folder`` are read and written through Arrow's own clients,
+configured as packages' are, see :mod:`penstock.storage.backends`. A file appears whole or not at all, here as there, so a copy that
 was interrupted is made again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from penstock import storage
 from penstock.predictions import schema
 from penstock.predictions.files import PARQUET, replacing
 from penstock.request import Contract
+from penstock.storage import backends
 
 ADDRESS_VARIABLE = "PENSTOCK_PREDICTIONS"
 """Environment variable: where servers copy finished files to."""
-
-CONNECT_S, REQUEST_S = 5.0, 60.0
 
 BROKEN = "it is no whole Parquet file; put it back from a copy, or remove it"
 
@@ -50,18 +48,17 @@ class Place:
 
     @classmethod
     def at(cls, address: str | Path) -> Place:
-        """Return the place of an address; a path, or ``s3://bucket/folder``.
+        """Return the place of an address; a path, ``s3://bucket/folder`` or ``gs://bucket/folder``.
 
         Raises:
-            ValueError: It is another kind of address.
+            ValueError: It is another kind of address, or credentials are in it.
             OSError: The store cannot be reached.
         """
-        text = str(address)
-        if "://" not in text:
-            return cls(fs.LocalFileSystem(), str(Path(text).absolute()), local=True)
-        if not text.startswith("s3://"):
-            raise ValueError(f"{text} is no folder and no s3://bucket/folder.")
-        return cls(_s3(), text.removeprefix("s3://").rstrip("/"), local=False)
+        named = storage.address(address)
+        if not storage.is_uri(named):
+            return cls(fs.LocalFileSystem(), named, local=True)
+        scheme, _, root = named.partition("://")
+        return cls(backends.arrow(scheme), root, local=False)
 
     def parquets(self, *, below: bool = True) -> list[str]:
         """Return the finished files in it, oldest first.
@@ -165,19 +162,6 @@ class Place:
             OSError: The place refuses.
         """
         self.fs.delete_file(path)
-
-
-def _s3() -> fs.FileSystem:
-    """Return the client; Arrow's own does not look for the endpoint of a store in every place."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    scheme, _, host = (endpoint or "https://").partition("://")
-    return fs.S3FileSystem(
-        scheme=scheme,
-        endpoint_override=host or None,
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        connect_timeout=CONNECT_S,
-        request_timeout=REQUEST_S,
-    )
 
 
 def _file(path: str) -> str:

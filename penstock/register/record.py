@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from penstock import registered
+from penstock import registered, storage
 from penstock.bundle import Bundle, BundleError
 from penstock.ledger import (
     REGISTERED,
@@ -35,12 +35,15 @@ def record(
     actor: Actor,
     now: datetime,
     evidence: Mapping[str, Any],
+    to: str | None = None,
 ) -> tuple[int, Stage]:
     """Return the version of a package and the stage it already had; make what is missing.
 
     Args:
         opened: Opens the registry; called only when the ledger does not know the package.
         evidence: What the REGISTERED entry says besides: digests of the evidence, ``keep_until``.
+        to: Address that the package is published below; without one the ledger names the registry's
+            own folder.
 
     The version is not moved: it stays at NONE until the promotion contract admits it. The registry
     comes first and the ledger last, so that a crash between them leaves a version that nobody
@@ -50,6 +53,7 @@ def record(
         BundleError: The registry gave back another package than it was given.
         Conflict: Other writers of the ledger were faster every time.
         LedgerError: The actor may not write.
+        StoreError: The package could not be published.
     """
     if found := known(ledger.entries(packaged.manifest["workload"]), packaged):
         return found
@@ -57,7 +61,7 @@ def record(
     with registry.alone():
         for left in reversed(range(TRIES)):
             try:
-                return _recorded(packaged, registry, ledger, actor, now, evidence)
+                return _recorded(packaged, registry, ledger, actor, now, evidence, to)
             except Conflict:
                 if not left:
                     raise
@@ -71,6 +75,7 @@ def _recorded(
     actor: Actor,
     now: datetime,
     evidence: Mapping[str, Any],
+    to: str | None,
 ) -> tuple[int, Stage]:
     workload, end = packaged.manifest["workload"], ledger.head().sequence
     entries = ledger.entries(workload)
@@ -79,11 +84,12 @@ def _recorded(
         return found
     named = {e.version for e in entries if e.kind == REGISTERED}
     version = _kept(packaged, registry, named, described(packaged, evidence))
+    held = registry.package(workload, version)
     body = {
         **evidence,
         "fingerprint": packaged.fingerprint,
         "digest": packaged.digest,
-        "package": str(registry.package(workload, version).path),
+        "package": str(held.path) if to is None else storage.publish(held, to),
         "rehearsal": packaged.json("lineage.json")["rehearsal"],
     }
     ledger.append(

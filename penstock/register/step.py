@@ -8,16 +8,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from penstock import chained, registered
+from penstock import chained, registered, storage
 from penstock import workload as workloads
 from penstock.bundle import Bundle, BundleError, read
-from penstock.ledger import Actor, Ledger, LedgerError, Stage, actor_from_environment, stage_of
+from penstock.ledger import (
+    Actor,
+    Entry,
+    Ledger,
+    LedgerError,
+    Stage,
+    actor_from_environment,
+    stage_of,
+)
 from penstock.register import featurecontract, infra, promotion, signing
 from penstock.register import package as packages
 from penstock.register.reconcile import try_to_follow
 from penstock.register.record import known, lost, record
 from penstock.register.registry import Registry
 from penstock.registered import OPEN
+from penstock.release import Trigger
 from penstock.stage import Refused, carry_out, require_pass, say, verdict_of
 from penstock.verdict import Outcome
 from penstock.workload import Workload, settings_of
@@ -40,27 +49,35 @@ def run(
     rehearsal: str,
     out: Path,
     infra_verdict: Path,
+    trigger: str = Trigger.MANUAL,
     now: datetime,
 ) -> str:
     """Register what the gate let through, admit it to STAGING, return its version number as text.
 
     Args:
-        champion: Folder of the champion's package, or empty when no version serves yet; the one
-            that the gate compared with.
+        champion: Folder or address of the champion's package, or empty when no version serves yet;
+            the one that the gate compared with.
         rehearsal: Name of a deliberate fault this version will be served with, or empty.
         infra_verdict: Folder for what the real server's answers were; not written for a version
             that is known already.
+        trigger: Why it was trained, ``penstock.release.Trigger``; a version that was registered
+            before keeps its own.
 
     The same candidate that serves already, or a version of the same package that is still on its
-    way, is found and not made again. Who acts, the key that ``PENSTOCK_KEY`` names says.
+    way, is found and not made again. Who acts, the key that ``PENSTOCK_KEY`` names says. Where
+    ``PENSTOCK_PACKAGES`` names a folder or a store, the package is published there, and the ledger
+    names that address.
 
     Raises:
         Refused: The gate's verdict is not a pass, the real server did not answer right, the
             promotion contract is not met, or the workload asks for a signature and no key is named.
         BundleError: An input is not whole, or another than the gate has judged, the champion too.
+        StoreError: The store of packages refuses, or does not answer.
+        ValueError: There is no such trigger.
     """
-    declared = workloads.load(workload)
+    declared, why = workloads.load(workload), Trigger(trigger)
     actor, key = actor_from_environment(), signing.key_for(declared)
+    to = storage.packages()
     judged = require_pass(gate, kind="gate")
     inputs = {
         "snapshot": read(snapshot, kind="snapshot"),
@@ -91,11 +108,13 @@ def run(
         signing.sign(packaged, key)
     ledger = Ledger(ledger_url())
     try:
-        evidence = _evidence(packaged, declared, inputs, ledger, infra_verdict, now)
-        version, stage = record(packaged, mlflow, ledger, actor=actor, now=now, evidence=evidence)
+        evidence = _evidence(packaged, declared, inputs, ledger, infra_verdict, why, now)
+        version, stage = record(
+            packaged, mlflow, ledger, actor=actor, now=now, evidence=evidence, to=to
+        )
         held = registered.package(ledger.entries(workload), version)
-        if key is not None:
-            signing.sign(held, key)  # one that was registered before, or with another key
+        if key is not None:  # it was registered before, or with another key
+            _sign_again(held, key, registered.registration(ledger.entries(workload), version))
         if stage is Stage.NONE:
             _admit(held, declared, ledger, version=version, actor=actor, now=now)
         aside = try_to_follow(workload, mlflow, ledger, actor=actor, now=now)
@@ -108,13 +127,19 @@ def run(
     return str(version)
 
 
+def _sign_again(held: Bundle, key: Path, entry: Entry) -> None:
+    """Sign a package where it lacks this key's signature, and where it was published too."""
+    if signing.sign(held, key) and storage.is_uri(entry.body["package"]):
+        storage.publish_signature(held, entry.body["package"])
+
+
 def compared_with(gate: Bundle, champion: str) -> Bundle | None:
     """Return the champion's package, the very one that the gate compared with; None for none.
 
     Raises:
         BundleError: It is another, or is not whole.
     """
-    before = read(Path(champion), kind="package") if champion else None
+    before = storage.opened(champion, kind="package") if champion else None
     seen = gate.manifest["inputs"].get("champion")
     if (before.fingerprint if before else None) != seen:
         came = before.fingerprint if before else "none"
@@ -135,6 +160,7 @@ def _evidence(
     inputs: Mapping[str, Bundle],
     ledger: Ledger,
     out: Path,
+    trigger: Trigger,
     now: datetime,
 ) -> dict[str, Any]:
     """Return what the REGISTERED entry will say besides; of a known version, nothing new.
@@ -149,6 +175,7 @@ def _evidence(
     if verdict.outcome is not Outcome.PASS:
         raise Refused(f"infra validation is {verdict.outcome}: {verdict.reason}")
     return {
+        "trigger": str(trigger),
         "keep_until": (now + declared.retention).isoformat(),
         "evidence": {
             "infra": {**verdict.to_dict(), "digest": bundle.digest, "package": packaged.digest},

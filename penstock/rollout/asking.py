@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from penstock.bundle import BundleError, read
+from penstock.bundle import Bundle, BundleError, read
 from penstock.release import EVERYWHERE
 from penstock.request import Contract, v1_request
 from penstock.rollout.admin import Inside, sent
@@ -29,13 +30,17 @@ QUIET_S = 1.0
 """How long it may take until it does: requests on their way, an owner's probe."""
 
 
+Answered = tuple[int, bytes, Mapping[str, str]]
+"""Status, body, and headers by their names in lower case."""
+
+
 class NoAnswer(RuntimeError):
-    """The edge did not answer; the text says why."""
+    """Nobody answered; the text says why."""
 
 
 def ask(
     folder: Path, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
-) -> tuple[int, bytes, Mapping[str, str]]:
+) -> Answered:
     """Return status, body and headers of what the edge answers the owner of this home.
 
     Raises:
@@ -101,11 +106,23 @@ WRONG = "gives wrong golden answers"
 def golden(folder: Path, slot: str, package: Path, model: str) -> str:
     """Return what is wrong with a slot's answers to its package's golden requests.
 
-    Probabilities are compared: of logits that lie within the package's tolerance, those of softmax
-    do too. The requests are in the slot's prediction log, as those of a probe.
+    The requests are in the slot's prediction log, as those of a probe.
     """
     try:
         bundle = read(package, kind="package")
+    except (BundleError, OSError) as e:
+        return f"the package of slot {slot} cannot be read: {e}"
+    asks = partial(ask, folder, headers={PROBE: slot})
+    return golden_of(asks, slot, bundle, model)
+
+
+def golden_of(asks: Callable[[str, bytes], Answered], slot: str, bundle: Bundle, model: str) -> str:
+    """Return what is wrong with the answers of whoever is asked to a package's golden requests.
+
+    Probabilities are compared: of logits that lie within the package's tolerance, those of softmax
+    do too.
+    """
+    try:
         contract = Contract.from_dict(bundle.json("serving.json"))
         held = bundle.json("golden.json")
     except (BundleError, OSError, KeyError) as e:
@@ -113,13 +130,13 @@ def golden(folder: Path, slot: str, package: Path, model: str) -> str:
     requests, tolerance = held["requests"], float(held["tolerance"])
     for begin in range(0, len(requests), contract.rows):
         part = requests[begin : begin + contract.rows]
-        if wrong := _wrong(folder, slot, contract, part, model, tolerance):
+        if wrong := _wrong(asks, slot, contract, part, model, tolerance):
             return wrong
     return "" if requests else f"the package of slot {slot} has no golden requests"
 
 
 def _wrong(
-    folder: Path,
+    asks: Callable[[str, bytes], Answered],
     slot: str,
     contract: Contract,
     requests: Sequence[Mapping[str, Any]],
@@ -128,7 +145,7 @@ def _wrong(
 ) -> str:
     body = json.dumps(v1_request(contract, [r["instance"] for r in requests])).encode()
     try:
-        status, said, headers = ask(folder, f"/v1/models/{model}:predict", body, {PROBE: slot})
+        status, said, headers = asks(f"/v1/models/{model}:predict", body)
     except NoAnswer as e:
         return str(e)
     if status != 200:

@@ -15,13 +15,12 @@ from penstock.rollout.champions import stand_by, vacate
 from penstock.rollout.controller import ELSEWHERE, Controller
 from penstock.rollout.fleet import Fleet
 from penstock.rollout.journal import Told, unheard
-from penstock.rollout.lease import FileLease
 from penstock.rollout.looks import Looks, looks_folder
 from penstock.rollout.observing import Observer
 from penstock.rollout.opened import Opened, opened_of
 from penstock.rollout.opening import Opener, Wish
 from penstock.rollout.plan import ENDED
-from penstock.rollout.ports import Clock, Notifier, TableError
+from penstock.rollout.ports import Clock, Leases, Notifier, TableError
 from penstock.rollout.result import steps_of
 from penstock.rollout.state import OPENED, Ask, State
 from penstock.stage import Refused
@@ -45,7 +44,7 @@ class Conductor:
     policy: Rollout
     fleet: Fleet
     ledger: Ledger
-    lease: FileLease
+    lease: Leases
     clock: Clock
     notifier: Notifier
     observer: Observer
@@ -61,6 +60,9 @@ class Conductor:
 
     _up: set[str] = field(default_factory=set[str])
     """Releases whose servers were up once, or never will be."""
+
+    _ended: set[str] = field(default_factory=set[str])
+    """Releases that have ended: what is over need not be folded again."""
 
     _left: dict[str, int] = field(default_factory=dict[str, int])
     """Steps of a release that were left before, or of which it was said how they ended."""
@@ -113,9 +115,13 @@ class Conductor:
                 if not any(state.pending for state in states):
                     self.clock.sleep(TICK_S)
         except LedgerError:
-            for controller in self._controllers.values():
-                controller.bring_back()
+            self.bring_back()
             raise
+
+    def bring_back(self) -> None:
+        """Give everybody to the champions without asking the ledger; where the plane lets it."""
+        for controller in self._controllers.values():
+            controller.bring_back()
 
     def round(self) -> list[State]:
         """Look at every release that goes on, once; return where each stands now."""
@@ -123,7 +129,8 @@ class Conductor:
         while self._opens_queued():
             pass
         entries = self.entries()
-        return [self._turn(state, entries) for state in folding.active(entries)]
+        going = folding.active(entries, ended=self._ended)
+        return [self._turn(state, entries) for state in going]
 
     def _opens_queued(self) -> bool:
         """Open the first release that was queued and whose turn it is; return whether one was."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from penstock import registered
 from penstock.ledger import Entry, serving_order
@@ -14,19 +15,69 @@ from penstock.rollout import folding
 from penstock.rollout.asking import WRONG
 from penstock.rollout.branches import champion_in
 from penstock.rollout.opened import Opened, Placed, opened_of
-from penstock.rollout.plane import Plane
-from penstock.rollout.table import SLOTS
+from penstock.rollout.ports import DataPlane
+from penstock.rollout.table import SLOTS, TrafficTable
 
 PROBED_S = 5.0
 """How often a standby and a challenger are asked golden requests; whether they are up is known all
 the time."""
 
 
+class Served(DataPlane, Protocol):
+    """A data plane together with the servers behind it: this machine's, or a cluster's."""
+
+    home: Path
+
+    def status(self) -> dict[str, Any]:
+        """Return what is seen: below ``slots`` each one's state, version, error and seconds.
+
+        Raises:
+            TableError: Nobody says.
+        """
+        ...
+
+    def tables(self) -> Mapping[str, TrafficTable]:
+        """Return the tables that were written last, by market."""
+        ...
+
+    def set_slot(
+        self,
+        slot: str,
+        *,
+        package: str | Path,
+        digest: str,
+        version: str,
+        fault: Mapping[str, str] | None = None,
+    ) -> None:
+        """Let a slot serve a package; its server refuses one that has another digest.
+
+        Raises:
+            TableError: It cannot be; the text says why.
+        """
+        ...
+
+    def stop_slot(self, slot: str) -> None:
+        """Let a slot serve nothing."""
+        ...
+
+    def wait_ready(self, slot: str, *, version: str, timeout_s: float) -> float:
+        """Wait until a slot serves a version and return its seconds to ready.
+
+        Raises:
+            PlaneError: It does not, in time.
+        """
+        ...
+
+    def verify_slot(self, slot: str) -> str:
+        """Return what is wrong with a slot's golden answers, empty where they are right."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
     """The slots of a plane, as a release needs them."""
 
-    plane: Plane
+    plane: Served
     clock: Callable[[], float] = time.monotonic
     _probed: dict[str, tuple[float, str]] = field(default_factory=dict[str, tuple[float, str]])
 
@@ -90,7 +141,7 @@ class Fleet:
         said = registered.registration(entries, placed.version).body
         self.plane.set_slot(
             placed.slot,
-            package=Path(said["package"]),
+            package=said["package"],
             digest=placed.digest,
             version=str(placed.version),
             fault=fault,

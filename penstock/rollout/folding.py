@@ -63,21 +63,27 @@ def releases(entries: Iterable[Entry]) -> list[str]:
     return [str(e.body["release"]) for e in entries if e.kind == OPENED and "release" in e.body]
 
 
-def active(entries: Iterable[Entry], market: str | None = None) -> list[State]:
+def active(
+    entries: Iterable[Entry], market: str | None = None, *, ended: set[str] | None = None
+) -> list[State]:
     """Return the releases that have not ended, in the order in which they were opened.
 
     Args:
         market: Of this one alone; None of all.
+        ended: Names of releases that are known to have ended; they are passed over, and those that
+            are found to have are added.
 
     Raises:
         Unfoldable: An entry cannot follow those before it.
     """
     kept = [e for e in entries if e.kind in KINDS]
     # Each is folded over its own entries: over those of all it would be quadratic.
+    over = set[str]() if ended is None else ended
     own: dict[str, list[Entry]] = {}
     for entry in kept:
         own.setdefault(str(entry.body.get("release")), []).append(entry)
-    states = [fold(own[name], name) for name in releases(kept)]
+    states = [fold(own[name], name) for name in releases(kept) if name not in over]
+    over.update(s.release for s in states if s.phase in ENDED)
     return [s for s in states if s.phase not in ENDED and market in (None, s.market)]
 
 

@@ -160,13 +160,16 @@ def _fit(value: Any, kind: Any) -> Any:
     return value if fits else None
 
 
-def parquet(path: Path, wanted: pa.Schema, *, line: int) -> Iterator[pa.Table]:
+def parquet(source: Any, wanted: pa.Schema, *, line: int) -> Iterator[pa.Table]:
     """Yield the records of a finished journal from one of its lines on, as they were in it.
+
+    Args:
+        source: Its path, or the file, open, where it lies elsewhere.
 
     Raises:
         FileNotFoundError: There is no such file.
     """
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(source) as file:
         held = file.schema_arrow
         names = [name for name in _PLAIN if name in held.names]
         features = _numeric(held, wanted)

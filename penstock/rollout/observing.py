@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from penstock.ledger import Entry, Ledger, Stage, stage_of
@@ -65,6 +65,10 @@ class Observer:
     ahead_s: Callable[[], float] = _steady
     """How far the controller's time is ahead of the wall clock."""
 
+    late_s: float = 0.0
+    """How much later than its answer a record may be read. Evidence is then that of so long ago:
+    what came since is there of some pods and of others not, and one arm would seem to be silent."""
+
     standby: Callable[[str], bool] | None = None
     """Whether a slot could take every user back; None asks the plane whether it is ready."""
 
@@ -117,8 +121,9 @@ class Observer:
         if state.step is None or state.step >= len(plan.steps):
             return None, None
         window = window_of(opened, plan, state, entries)
-        evidence = self.reader.evidence(window, now=now.timestamp(), alive=alive)
-        return evidence, self.judge(plan, evidence, window.step, now=now)
+        known = now - timedelta(seconds=self.late_s)
+        evidence = self.reader.evidence(window, now=known.timestamp(), alive=alive)
+        return evidence, self.judge(plan, evidence, window.step, now=known)
 
     def _sound_at(
         self,
@@ -130,7 +135,8 @@ class Observer:
         """Return when the challenger answered last; what contradicts itself is no news of it."""
         if evidence is None or judgement is None or evidence.newest_at is None:
             return None
-        newest = datetime.fromtimestamp(evidence.newest_at, UTC)
+        # Silence counts from when a newer record would have been there.
+        newest = datetime.fromtimestamp(evidence.newest_at + self.late_s, UTC)
         kept = self._sound.get(state.release)
         if conflict or judgement.outcome is Outcome.ERROR:
             # Another process may have met the same error before: to begin anew is no news either.

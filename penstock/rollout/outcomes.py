@@ -74,20 +74,25 @@ class Value:
 class Outcomes:
     """Follows a file of JSON lines: request_id, row (0 unless said), and label or other numbers."""
 
-    path: Path
+    path: Path | None = None
+    """None where whoever holds the lines brings them; see :meth:`take`."""
+
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     _offset: int = 0
 
     def poll(self) -> None:
         """Take in what was written since the last call."""
+        if self.path is None:
+            return
         try:
             for data, offset in blocks(self.path, self._offset):
                 self._offset = offset
-                self._take(data)
+                self.take(data)
         except FileNotFoundError:
             return
 
-    def _take(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
+        """Take whole lines, in the order in which they were written."""
         told = numbers(data, _SCHEMA)
         told = told.filter(pc.is_valid(told["request_id"]))
         request = hashed(told["request_id"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -86,6 +86,22 @@ class Lease(Protocol):
 
     def release(self, release: str) -> None:
         """Give it back."""
+        ...
+
+
+class Leases(Lease, Protocol):
+    """Leases of several releases, as who carries them all needs them."""
+
+    def known(self) -> Sequence[str]:
+        """Return the releases of which a lease is kept, whoever holds it."""
+        ...
+
+    def drop(self, release: str) -> None:
+        """Remove the lease of a release that has ended, whoever held it last."""
+        ...
+
+    def abandon(self, release: str) -> None:
+        """Carry it no further, though it goes on: anybody may take it."""
         ...
 
 

@@ -16,10 +16,12 @@ from penstock.rollout.clock import SteadyClock
 from penstock.rollout.conductor import Conductor
 from penstock.rollout.fleet import Fleet
 from penstock.rollout.journal import Told
+from penstock.rollout.judgement import Reader
 from penstock.rollout.lease import FileLease
 from penstock.rollout.notify import notifier_of
 from penstock.rollout.observing import Observer
 from penstock.rollout.plane import Plane
+from penstock.rollout.ports import Leases
 from penstock.rollout.reading import LogReader
 from penstock.rollout.table import RULES, SLOTS
 from penstock.workload import load
@@ -68,35 +70,70 @@ def conducted(
     emit: Callable[[Told], None],
 ) -> Iterator[Conductor]:
     """Yield what carries the releases of a home."""
-    declared, entries = load(workload), ledger.entries()
-    newest = datetime.fromisoformat(entries[-1].at) if entries else None
-    clock, fleet = SteadyClock(newest), Fleet(plane=plane)
+    declared, entries = load(workload), ledger.entries(workload)
     reader = LogReader(
         logs={slot: plane.log_folder(slot) for slot in SLOTS},
         outcomes=home / "serving" / "traffic" / "outcomes.jsonl",
-        since=_since(ledger.entries(workload)),
+        since=since(entries),
         declared=declared,
     )
+    with conducting(
+        workload=workload,
+        fleet=Fleet(plane=plane),
+        reader=reader,
+        lease=FileLease(home / "serving"),
+        ledger=ledger,
+        actor=actor,
+        home=home,
+        emit=emit,
+    ) as conductor:
+        yield conductor
+
+
+@contextmanager
+def conducting(
+    *,
+    workload: str,
+    fleet: Fleet,
+    reader: Reader,
+    lease: Leases,
+    ledger: Ledger,
+    actor: Actor,
+    home: Path,
+    emit: Callable[[Told], None],
+    late_s: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Conductor]:
+    """Yield what carries the releases of a workload, over whatever serves and logs it.
+
+    Args:
+        late_s: How much later than its answer the reader may have a record.
+        sleep: Waits.
+    """
+    policy, entries = load(workload).rollout, ledger.entries()
+    newest = datetime.fromisoformat(entries[-1].at) if entries else None
+    clock = SteadyClock(newest, sleep=sleep)
     outbox = notifier_of(home, ledger.entries)
     try:
         yield Conductor(
             workload=workload,
-            policy=declared.rollout,
+            policy=policy,
             fleet=fleet,
             ledger=ledger,
-            lease=FileLease(home / "serving"),
+            lease=lease,
             clock=clock,
             notifier=_Waker(None if outbox is None else outbox.wake),
             observer=Observer(
-                plane=plane,
+                plane=fleet.plane,
                 reader=reader,
                 ledger=ledger,
                 ready=fleet.ready,
                 refused=fleet.refused,
                 wrong=fleet.wrong,
                 standby=fleet.stands_by,
-                drilled=lambda entries, now: drill.due(entries, declared.rollout, now),
+                drilled=lambda entries, now: drill.due(entries, policy, now),
                 ahead_s=clock.ahead_s,
+                late_s=late_s,
             ),
             actor=actor,
             home=home,
@@ -119,7 +156,7 @@ class _Waker:
             self.wake()
 
 
-def _since(entries: Sequence[Entry]) -> float:
+def since(entries: Sequence[Entry]) -> float:
     """Return from when on records may be evidence: when the oldest release was opened."""
     opened = [state.opened_at.timestamp() for state in folding.active(entries)]
     return min(opened, default=time.time())

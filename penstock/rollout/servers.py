@@ -273,7 +273,7 @@ class Servers:
         self,
         slot: str,
         *,
-        package: Path,
+        package: str | Path,
         digest: str,
         version: str,
         fault: Mapping[str, str] | None = None,
@@ -284,7 +284,8 @@ class Servers:
             PlaneError: The kill switch sends everybody there, and the version was killed.
         """
         self._check_killed(slot, version)
-        wanted = {"package": str(package), "digest": digest, "version": version, "fault": fault}
+        here = str(storage.local(package))
+        wanted = {"package": here, "digest": digest, "version": version, "fault": fault}
         changed = {slot: wanted}
         desired = self._desired()
         if not desired["slots"].get(RULES) and _falls_back_on_rules(desired["model"]):

@@ -20,6 +20,7 @@ from penstock.rollout.looks import looks_folder, read_looks
 from penstock.rollout.opening import Wish, queue, refuse
 from penstock.rollout.past import past_of
 from penstock.rollout.plan import ENDED, Phase
+from penstock.rollout.plane import Plane
 from penstock.rollout.replay import Traffic, replayed
 from penstock.rollout.result import (
     FAILED,
@@ -103,7 +104,7 @@ def run(
             if not opened:
                 return _queued(version, emit)
             with undisturbed() as heed:
-                _driven(conductor, traffic, heed)
+                _driven(conductor, plane, traffic, heed)
             result = _result(conductor, version, opened)
         emit({"event": "released", "outcome": result.outcome, "reason": result.reason})
         return result
@@ -213,7 +214,7 @@ def _opened(conductor: Conductor, wishes: Sequence[Wish]) -> list[str]:
     return [one.release for one in opened if one is not None]
 
 
-def _driven(conductor: Conductor, traffic: Traffic, heed: Callable[[], None]) -> None:
+def _driven(conductor: Conductor, plane: Plane, traffic: Traffic, heed: Callable[[], None]) -> None:
     """Wait until the servers are ready, then carry the releases under traffic.
 
     Whatever ends this before them, Ctrl-C too, is an abort: users return to the champion.
@@ -226,7 +227,7 @@ def _driven(conductor: Conductor, traffic: Traffic, heed: Callable[[], None]) ->
             traffic = replace(traffic, markets=alike)
         folder = conductor.home / "serving" / "traffic"
         going = any(s.step is not None for s in folding.active(conductor.entries()))
-        used = replayed(conductor.fleet.plane, traffic, conductor.workload, folder)
+        used = replayed(plane, traffic, conductor.workload, folder)
         with used if going else nullcontext():
             conductor.carry(heed)
     except BaseException as e:

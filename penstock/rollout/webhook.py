@@ -6,14 +6,13 @@ import hashlib
 import hmac
 import http.client
 import json
-import stat
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from penstock.ledger.actors import PRIVATE
+from penstock.private import exposed
 
 SIGNATURE = "X-Penstock-Signature"
 """Header ``t=UNIX SECONDS,v1=HEX``: HMAC-SHA-256 of the seconds, a dot, and the body."""
@@ -134,10 +133,10 @@ def read_secret(path: Path) -> bytes:
         WebhookError: It cannot be read, others can read it, or it is short.
     """
     try:
-        mode, text = path.stat().st_mode, path.read_bytes().strip()
+        held, text = path.stat(), path.read_bytes().strip()
     except OSError as e:
         raise WebhookError(f"the webhook's secret cannot be read: {path}: {e.strerror}.") from None
-    if stat.S_IMODE(mode) & PRIVATE:
+    if exposed(path, held):
         raise WebhookError(f"others can read the webhook's secret; run: chmod 600 {path}")
     if len(text) < LEAST_SECRET:
         raise WebhookError(

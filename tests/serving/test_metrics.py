@@ -306,6 +306,16 @@ def test_scrapes_are_answered_on_loopback_only():
         pass  # a server on every address would hold this one too
 
 
+def test_in_a_pod_scrapes_come_from_elsewhere():
+    """Where it is told so, every address of this machine is answered at."""
+    held = metrics()
+    port = held.serve(0, host="0.0.0.0")
+    try:
+        assert httpx.get(f"http://127.0.0.2:{port}/metrics").status_code == 200
+    finally:
+        held.close()
+
+
 def test_a_scraper_that_says_nothing_stops_no_other():
     """A connection that sends no request holds one thread for a bounded time, and nobody else."""
     held = metrics()

@@ -423,7 +423,7 @@ def test_a_stop_while_it_loads_is_obeyed_at_once(tmp_path: Path):
 def test_a_port_that_is_taken_is_named(tmp_path: Path):
     """The sentence says which, so that whoever started two servers finds the other."""
     with socket.create_server(("127.0.0.1", 0)) as held:
-        given = argparse.Namespace(fd=None, port=held.getsockname()[1])
+        given = argparse.Namespace(fd=None, host="127.0.0.1", port=held.getsockname()[1])
 
         with pytest.raises(NotServable, match=f"port {given.port} cannot be listened on"):
             listening(given)
@@ -495,6 +495,18 @@ def test_a_server_whose_way_is_not_warm_never_serves(
 
     with pytest.raises(NotServable, match="golden request was refused"):
         loaded(given)
+
+
+@pytest.mark.parametrize(("host", "heard"), [((), "127.0.0.1"), (("--host", "0.0.0.0"), "0.0.0.0")])
+def test_only_who_says_so_is_heard_from_elsewhere(host: tuple[str, ...], heard: str):
+    """On a machine it listens on loopback; a pod says 0.0.0.0, or nothing would reach it."""
+    given = arguments(
+        ["--bundle", "b", "--model-name", "digits", "--version", "3", "--port", "0",
+         "--log", "log", *host]
+    )  # fmt: skip
+
+    with listening(given) as made:
+        assert made.getsockname()[0] == heard
 
 
 def test_a_socket_that_strangers_hear_is_refused(tmp_path: Path):

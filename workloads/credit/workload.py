@@ -33,6 +33,7 @@ from penstock.workload import (
     Shadow,
     Slice,
     Training,
+    Watch,
     Workload,
 )
 
@@ -210,6 +211,13 @@ WORKLOAD = Workload(
         failed=(Instead.RULES,),
         # Regulation B, 12 CFR 1002.12(b): twenty-five months from the decision.
         log_kept=timedelta(days=775),
+    ),
+    # A validator of its own takes up to a week, and each version another two: four times a year.
+    watch=Watch(
+        columns=("credit_limit", "use", "months_late", "late_count", "repaid_share"),
+        every=timedelta(days=91),
+        min_interval=timedelta(days=14),
+        max_silence=timedelta(days=1),
     ),
     recorded=True,
     approval=Approval.PERSON,

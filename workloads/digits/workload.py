@@ -22,6 +22,7 @@ from penstock.workload import (
     Rollout,
     Rung,
     Training,
+    Watch,
     Workload,
 )
 
@@ -88,6 +89,8 @@ WORKLOAD = Workload(
     endpoint=Endpoint(
         lookup=(Instead.CACHED,), failed=(Instead.CACHED,), cached_for=timedelta(days=1)
     ),
+    # Writers change slowly.
+    watch=Watch(every=timedelta(days=30)),
     # The captures are always the same ones.
     recorded=True,
     about=About(

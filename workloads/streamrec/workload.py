@@ -29,6 +29,7 @@ from penstock.workload import (
     Shadow,
     Slice,
     Training,
+    Watch,
     Workload,
 )
 
@@ -183,6 +184,11 @@ WORKLOAD = Workload(
         lookup=(Instead.CACHED, Instead.VALUES),
         failed=(Instead.CACHED, Instead.RULES),
         hashed=("user_id",),
+    ),
+    # Tastes fill up for as long as a user stays, so they say nothing of drift.
+    watch=Watch(
+        columns=("category", "mobile", "user_rate_24h", "item_rate_24h"),
+        every=timedelta(days=7),
     ),
     # The simulated weeks are always the same ones.
     recorded=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
@@ -15,6 +16,9 @@ TIMEOUT_S = 5.0
 TIMES = 3
 """Questions of each kind to each edge: a slot has several pods behind one name."""
 
+NAMED = "dns:"
+"""Before the URL of an edge whose name means several addresses, all of which are asked."""
+
 Heard = dict[str, set[str]]
 """Versions that answered, by slot."""
 
@@ -25,7 +29,11 @@ def ask(table: TrafficTable, place: Place) -> str:
     A slot that answers as two versions is wrong too: one replica was forgotten.
     """
     heard: Heard = {}
-    for edge in place.edges:
+    try:
+        edges = [url for edge in place.edges for url in replicas_of(edge)]
+    except OSError as e:
+        return f"an edge of {place.host} is not found: {e}"
+    for edge in edges:
         for bucket in _buckets(table):
             if said := _one(edge, bucket, table, place, heard):
                 return said
@@ -35,6 +43,23 @@ def ask(table: TrafficTable, place: Place) -> str:
         "another one"
         for slot, versions in sorted(mixed.items())
     )
+
+
+def replicas_of(edge: str) -> list[str]:
+    """Return the URL of each replica: a plain one is its own, ``dns:URL`` all that its name means.
+
+    A gateway's pods come and go; the name of a headless Service in front of them always means all.
+
+    Raises:
+        OSError: The name means nothing.
+    """
+    if not edge.startswith(NAMED):
+        return [edge]
+    parts = urlsplit(edge.removeprefix(NAMED))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    hosts = sorted({str(address[0]) for *_, address in found})
+    return [f"{parts.scheme}://{f'[{h}]' if ':' in h else h}:{port}" for h in hosts]
 
 
 def _one(edge: str, bucket: int, table: TrafficTable, place: Place, heard: Heard) -> str:
@@ -71,13 +96,15 @@ def user_in(salt: str, bucket: int) -> str:
     return f"penstock-probe-{n}"
 
 
-def answer(edge: str, path: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str]]:
+def answer(
+    edge: str, path: str, headers: Mapping[str, str], *, timeout_s: float = TIMEOUT_S
+) -> tuple[int, dict[str, str]]:
     """Ask an edge; return status and headers, names in lower case.
 
     Raises:
         OSError: It does not answer.
     """
-    connection = _connection(edge, headers["host"])
+    connection = _connection(edge, headers["host"], timeout_s)
     try:
         connection.request("GET", path, headers=dict(headers))
         found = connection.getresponse()
@@ -90,13 +117,13 @@ def answer(edge: str, path: str, headers: Mapping[str, str]) -> tuple[int, dict[
         connection.close()
 
 
-def _connection(edge: str, host: str) -> http.client.HTTPConnection:
+def _connection(edge: str, host: str, timeout_s: float) -> http.client.HTTPConnection:
     """Return a connection to one replica, whose certificate is the host's that users ask for."""
     parts = urlsplit(edge)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
     if parts.scheme == "https":
         connection = http.client.HTTPConnection(
-            parts.hostname or "", parts.port or 443, timeout=TIMEOUT_S
+            parts.hostname or "", parts.port or 443, timeout=timeout_s
         )
         connection.connect()
         context = ssl.create_default_context()

@@ -45,7 +45,7 @@ class Place:
     gateway_namespace: str
     edges: tuple[str, ...]
     """Base URL of every replica of the gateway, each of which is asked: one that was forgotten
-    serves another version until somebody notices."""
+    serves another version until somebody notices. ``dns:URL`` is every address of a name."""
 
     timeout_ms: float = 1000.0
     """Time in which a server says it has answered."""

@@ -17,6 +17,9 @@ from penstock.rollout.ports import Stale, TableError
 MANAGER = "penstock-release"
 """Under this name the API server keeps which fields are ours."""
 
+OURS = ("f:penstock.io/", "f:serving.kserve.io/stop")
+"""Annotations that are ours alone, as a field set names them."""
+
 APPLY = "application/apply-patch+yaml"
 PATCH = "application/json-patch+json"
 GONE = 410
@@ -126,6 +129,19 @@ class Server:
         """
         return self._ask("GET", ref, query={})
 
+    def labelled(self, ref: Ref, *, labels: Mapping[str, str]) -> list[Object]:
+        """Return the objects of a kind and namespace that bear labels.
+
+        Args:
+            ref: Of its kind; its name does not count.
+
+        Raises:
+            TableError: Nobody answers, or not to us.
+        """
+        query = {"labelSelector": ",".join(f"{k}={v}" for k, v in labels.items())}
+        said = self._ask("GET", ref, query=query, path=ref.collection)
+        return said.get("items") or []
+
     def apply(self, ref: Ref, manifest: Object, *, version: str) -> Object:
         """Apply a manifest to the object of the version that was read; return what it is now.
 
@@ -152,7 +168,7 @@ class Server:
 
         Args:
             read: The object as it was read.
-            fields: Names within ``spec``; our annotations always.
+            fields: Names within ``spec``, deeper ones with dots; our annotations always.
 
         Raises:
             Moved, TableError: As for :meth:`apply`.
@@ -201,10 +217,16 @@ class Server:
         query: Mapping[str, str],
         body: Any = None,
         kind: str = "application/json",
+        path: str = "",
     ) -> Object:
         try:
             status, text = self._transport.request(
-                method, ref.path, query=query, body=body, kind=kind, timeout_s=self._timeout_s
+                method,
+                path or ref.path,
+                query=query,
+                body=body,
+                kind=kind,
+                timeout_s=self._timeout_s,
             )
         except OSError as e:
             raise Unanswered(f"{ref} is not known: {e}; ask again.") from e
@@ -265,22 +287,18 @@ def _without(entry: Object, fields: Sequence[str]) -> Object | None:
     if entry.get("subresource"):
         return entry
     kept = json.loads(json.dumps(entry.get("fieldsV1") or {}))
-    spec = kept.get("f:spec", {})
     for field in fields:
-        spec.pop(f"f:{field}", None)
+        _strike(kept, ["f:spec", *(f"f:{name}" for name in field.split("."))])
     annotations = kept.get("f:metadata", {}).get("f:annotations", {})
-    for name in [n for n in annotations if n.startswith("f:penstock.io/")]:
-        annotations.pop(name)
-    kept = _pruned(kept)
+    for name in [n for n in annotations if n.startswith(OURS)]:
+        _strike(kept, ["f:metadata", "f:annotations", name])
     return {**entry, "fieldsV1": kept} if kept else None
 
 
-def _pruned(fields: Object) -> Object:
-    """Return a field set without branches that own nothing."""
-    found = dict(fields)
-    for name in ("f:spec", "f:metadata", "f:annotations"):
-        if name in found:
-            found[name] = _pruned(found[name])
-            if not found[name] or set(found[name]) == {"."}:
-                found.pop(name)
-    return found
+def _strike(fields: Object, path: Sequence[str]) -> None:
+    """Remove a field of a field set, and the branches that own nothing without it."""
+    name, *rest = path
+    if rest and name in fields:
+        _strike(fields[name], rest)
+    if not rest or (name in fields and set(fields[name]) <= {"."}):
+        fields.pop(name, None)

@@ -1,0 +1,1 @@
+"""What one controller, one log and one ledger can take, by simulation."""
