@@ -98,8 +98,7 @@ class Watch:
     """Least time between two trainings, a day or more; only priority 1 does not wait for it."""
 
     urgent_interval: timedelta = timedelta(hours=6)
-    """Least time after which priority 1 may ask again: until then the training that was begun goes
-    on, and a second one would be of the same data."""
+    """Least time between two trainings of priority 1: the second would be of the same data."""
 
     severe_psi: float = 0.5
     """A feature's PSI above it is priority 1."""
@@ -120,7 +119,8 @@ class Watch:
         )
         shares = (
             "ks", "js", "rate", "max_missing_change", "max_confidence_change", "max_drop",
-            "max_slice_drop", "max_error_share", "max_stood_in_share", "max_stale_share", "severe_drop",
+            "max_slice_drop", "max_error_share", "max_stood_in_share", "max_stale_share",
+            "severe_drop",
         )  # fmt: skip
         check_share("Watch", **{name: getattr(self, name) for name in shares})
         if self.min_interval < DAY:

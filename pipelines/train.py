@@ -37,7 +37,11 @@ def pipeline(workload: str, profile: Profile | None = None):  # noqa: ANN201 - k
         pipeline_root=profile.pipeline_root or None if profile else None,
     )
     def train_pipeline(
-        seed: int = 0, champion: str = "", rehearsal: str = "", data_version: str = ""
+        seed: int = 0,
+        champion: str = "",
+        rehearsal: str = "",
+        data_version: str = "",
+        trigger: str = "manual",
     ) -> None:
         """Carry one candidate from features to the registry, or say why not.
 
@@ -46,6 +50,7 @@ def pipeline(workload: str, profile: Profile | None = None):  # noqa: ANN201 - k
             champion: Package of the version that serves, a folder or an address; empty for none.
             rehearsal: Name of a fault it is broken with on purpose; empty for a real candidate.
             data_version: Which state of the data; a run of the same one may reuse its snapshot.
+            trigger: Why it is trained: manual, scheduled, drift or performance.
         """
         data = step(features(workload=workload, data_version=data_version))
         snapshot = data.outputs["snapshot"]
@@ -85,6 +90,7 @@ def pipeline(workload: str, profile: Profile | None = None):  # noqa: ANN201 - k
                     verdict=judged.outputs["verdict"],
                     champion=champion,
                     rehearsal=rehearsal,
+                    trigger=trigger,
                 )
             )
         with dsl.If(judged.outputs["Output"] == "reject", name="reject"):

@@ -26,7 +26,7 @@ def pipeline(workload: str, profile: Profile | None = None):  # noqa: ANN201 - k
     @dsl.pipeline(
         name=f"watch-{workload}",
         display_name=f"Watch {workload}",
-        description="From what the champion answered to a decision, and to a new version if need be",
+        description="From what the champion answered to a decision, and on to a new version",
         pipeline_root=profile.pipeline_root or None if profile else None,
     )
     def watch_pipeline(

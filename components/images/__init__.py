@@ -27,6 +27,9 @@ SOURCES = {
 }
 """Folders of this repository that an image holds; the Containerfile copies the same."""
 
+RECIPE = (".containerignore", "Containerfile", "gpu.env", "gpu.txt", "install.py", "layers.py")
+"""What of this folder decides what is in an image."""
+
 LOCKS = {group: (group,) for group in GROUPS} | {"control": ("control", "pipelines")}
 
 
@@ -43,10 +46,11 @@ def local(target: str, *, root: Path = ROOT) -> str:
 
 def digest(group: str, *, root: Path = ROOT) -> str:
     """Return a hash of the sources, the locks and the recipe that an image is made of."""
-    locks = [root / "requirements" / f"{lock}.txt" for lock in LOCKS[group]]
-    folders = (root / folder for folder in (*SOURCES[group], "components/images"))
+    files = {root / "requirements" / f"{lock}.txt" for lock in LOCKS[group]}
+    files |= {root / "components" / "images" / name for name in RECIPE}
+    files |= {file for folder in SOURCES[group] for file in _files(root / folder)}
     h = hashlib.sha256()
-    for path in sorted({*locks, *(f for folder in folders for f in _files(folder))}):
+    for path in sorted(files):
         h.update(f"{path.relative_to(root).as_posix()}\0".encode())
         h.update(hashlib.sha256(path.read_bytes()).digest())
     return h.hexdigest()

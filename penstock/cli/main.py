@@ -19,6 +19,7 @@ from penstock.cli import contract, kill, lineage, predictions, register, release
 from penstock.cli import ledger as ledgers
 from penstock.cli import run as runs
 from penstock.cli.compiling import compile_
+from penstock.cli.controller import controller
 from penstock.cli.home import DISK_FULL, HomeError, called, home, locked, run_id, shown
 from penstock.cli.latency import latency
 from penstock.cli.logs import logs
@@ -63,6 +64,7 @@ app.add_typer(ledgers.app, name="ledger")
 RELEASED = "How a version reaches users"
 app.add_typer(release.app, name="release", rich_help_panel=RELEASED)
 app.add_typer(kill.app, name="kill", rich_help_panel=RELEASED)
+app.command(rich_help_panel=RELEASED)(controller)
 
 SERVED = "What was served"
 app.add_typer(predictions.app, name="predictions", rich_help_panel=SERVED)

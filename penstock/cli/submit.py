@@ -12,7 +12,7 @@ import typer
 from penstock import registered
 from penstock.cli.home import home
 from penstock.cli.screen import terminal
-from penstock.cli.submitted import EXIT, Submission, carry
+from penstock.cli.submitted import EXIT, WRONG_CALL, Submission, carry
 from penstock.ledger import champion
 from penstock.workload import load
 
@@ -169,6 +169,8 @@ def submit(
     }
     told = Submission(workload=workload, pipeline=pipeline)
     carry(request, told, terminal(), json_file)
+    if told.outcome == WRONG_CALL:
+        raise ValueError(told.reason)
     raise typer.Exit(EXIT[told.outcome])
 
 

@@ -19,6 +19,7 @@ from penstock.bundle import write_json
 from penstock.cli.home import called
 from penstock.cli.screen import plain
 
+WRONG_CALL = "wrong call"
 EXIT = {
     "submitted": 0,
     "succeeded": 0,
@@ -26,7 +27,7 @@ EXIT = {
     "disabled": 0,
     "checked": 0,
     "failed": 1,
-    "wrong call": 2,
+    WRONG_CALL: 2,
     "rejected": 3,
     "data refused": 4,
     "waiting": 6,
@@ -188,6 +189,8 @@ def _goes_on(told: Submission) -> str:
 
 
 def _end(told: Submission, console: Console) -> None:
+    if told.outcome == WRONG_CALL:
+        return
     style = "green" if told.outcome in GOOD else "bold red"
     console.print(plain(told.outcome, style=style), plain(f": {told.reason}"), sep="")
     if told.outcome in ("still running", "unreachable") and told.run_id:

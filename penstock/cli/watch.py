@@ -56,7 +56,7 @@ def monitor(
 
     Example: penstock monitor digits --hours 6 --outcomes outcomes.jsonl
 
-    Exit codes: 0 still right; 1 something moved, fell or broke; 2 wrong call; 3 nobody serves;
+    Exit codes: 0 nothing is worse; 1 something moved, fell or broke; 2 wrong call; 3 nobody serves;
     4 too little is known, or the log could not be read.
     """
     held, now = home(), datetime.now(UTC)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 
+from penstock import storage
 from penstock.bundle import Bundle
 from penstock.monitor import drift, health, performance, scores, seen
 from penstock.monitor.drift import Moved
@@ -17,8 +18,8 @@ from penstock.monitor.performance import Realized
 from penstock.monitor.seen import Seen
 from penstock.predictions.log import Predictions
 from penstock.predictions.outcomes import Told, join, read_outcomes
-from penstock.predictions.place import Place
 from penstock.request import Contract
+from penstock.storage.store import Store
 from penstock.verdict import Check, Outcome, Verdict
 from penstock.workload import Workload
 
@@ -153,13 +154,16 @@ def outcomes_at(address: str) -> tuple[pa.Table, int]:
 
     Raises:
         OSError: They cannot be read.
+        ValueError: It is no address.
     """
-    if "://" not in address:
+    if not storage.is_uri(address):
         return read_outcomes(Path(address))
     folder, _, name = address.rpartition("/")
-    place = Place.at(folder)
+    store = Store.at(folder)
+    size = store.size(name)
+    if size is None:
+        raise FileNotFoundError(f"there is no {address}")
     with tempfile.TemporaryDirectory() as scratch:
         copied = Path(scratch) / "outcomes.jsonl"
-        with place.fs.open_input_stream(f"{place.root}/{name}") as f:
-            copied.write_bytes(f.read())
+        store.get(name, copied, size=size)
         return read_outcomes(copied)

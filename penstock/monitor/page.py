@@ -27,10 +27,10 @@ from penstock.verdict import Outcome, Verdict
 from penstock.workload import Workload
 
 WORDS = {
-    Outcome.PASS: "Still right",
+    Outcome.PASS: "Nothing is worse",
     Outcome.INCONCLUSIVE: "Not known",
     Outcome.ERROR: "Could not look",
-    Outcome.FAIL: "No longer right",
+    Outcome.FAIL: "Something is worse",
 }
 
 

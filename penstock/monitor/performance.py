@@ -46,7 +46,8 @@ def judge(
     """Return how the metric fared on all rows, then on each slice.
 
     A part fails where its metric is surely worse than on the holdout by more than it may be, and
-    passes where it surely is not. Slices are many, so each is asked at a smaller alpha (Bonferroni).
+    passes where it surely is not. Slices are many, so each is asked at a smaller alpha
+    (Bonferroni).
 
     Args:
         rows: Predictions whose outcome is known: ``decided``, ``chance`` of what was decided, the
@@ -79,11 +80,12 @@ def _registered(
 
 
 def _measured(declared: Workload, rows: pa.Table) -> Estimate | None:
-    labels = rows[declared.label].to_numpy()
-    decided, chance = rows["decided"].to_numpy(), rows["chance"].to_numpy()
+    labels = np.asarray(rows[declared.label].to_numpy(), np.int64)
+    decided = np.asarray(rows["decided"].to_numpy(), np.int64)
     if not len(labels):
         return None
     if declared.metric == "auc":
+        chance = np.asarray(rows["chance"].to_numpy(), np.float64)
         return area(np.where(decided == 1, chance, 1 - chance), labels)
     n, right = len(labels), int((labels == decided).sum())
 

@@ -66,8 +66,10 @@ def _decisions(
 def _confidence(
     scores: Mapping[str, Any], decided: NDArray[np.int64], chance: Floats, watch: Watch, units: int
 ) -> Check:
-    """Return how far the mean probability is from the holdout's: of class 1 of two, else of what
-    was decided, as the gate's bins have it."""
+    """Return how far the mean probability is from the holdout's.
+
+    It is that of class 1 of two, else of what was decided, as the gate's bins have it.
+    """
     bins = scores["reliability"]
     if not bins:
         return _unknown("confidence")

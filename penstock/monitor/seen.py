@@ -58,7 +58,7 @@ def read(address: str, *, workload: str, version: int, since: datetime, until: d
     """Return what a version answered to users, from ``since`` on and before ``until``.
 
     Args:
-        address: Folder of a log, or ``s3://bucket/folder``; one that holds nothing is no error here.
+        address: Folder of a log, or ``s3://bucket/folder``; one that holds nothing is no error.
 
     Raises:
         OSError: It cannot be read.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.monitor.look import Found
@@ -15,7 +15,7 @@ UNKNOWN = "unknown"
 
 def of(declared: Workload, found: Found) -> dict[str, Any]:
     """Return what ``signals.json`` holds, plain values."""
-    psi = {} if found.moved is None else found.moved.psi
+    psi: Mapping[str, float] = {} if found.moved is None else found.moved.psi
     worst = max(psi, key=lambda name: psi[name], default=None)
     return {
         "workload": declared.name,

@@ -1,4 +1,4 @@
-"""Run the monitor stage: read what the champion answered, judge it, say what kind of drift it is."""
+"""Run the monitor stage: look at what the champion answered, judge it, say what moved."""
 
 from __future__ import annotations
 

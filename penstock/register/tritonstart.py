@@ -112,9 +112,11 @@ spec:
   supportedModelFormats:
     - {{name: triton, version: "2", autoSelect: false}}
   protocolVersions: [v2, grpc-v2]
+  multiModel: false
   containers:
     - name: kserve-container
       image: {image}
+      imagePullPolicy: IfNotPresent
       args:
         - sh
         - -c
@@ -125,6 +127,9 @@ spec:
           --http-restricted-api="{closed}:$key" --grpc-restricted-protocol="{closed}:$key"
         - triton
 {options}
+      ports:
+        - {{name: http1, containerPort: 8080, protocol: TCP}}
+        - {{name: metrics, containerPort: 8002, protocol: TCP}}
       startupProbe:  # until the golden rows are answered as recorded, nothing is sent here
         exec: {{command: [python3, /mnt/models/{name}/warmup/check.py, "http://127.0.0.1:8080"]}}
         periodSeconds: 5
@@ -133,16 +138,31 @@ spec:
       readinessProbe:
         httpGet: {{path: /v2/models/{name}/ready, port: 8080}}
         periodSeconds: 2
+        timeoutSeconds: 2
       livenessProbe:
         httpGet: {{path: /v2/health/live, port: 8080}}
         periodSeconds: 10
+        timeoutSeconds: 2
         failureThreshold: 6
-      securityContext:
-        runAsUser: 1000
-        runAsNonRoot: true
-        allowPrivilegeEscalation: false
-        capabilities: {{drop: [ALL]}}
+      lifecycle:
+        preStop: {{exec: {{command: [sleep, "15"]}}}}  # until the gateway sends nobody here any more
       resources:
-        requests: {{cpu: "1", memory: 2Gi}}
-        limits: {{cpu: "4", memory: 16Gi{gpu}}}
+        requests: {{cpu: "1", memory: 16Gi, ephemeral-storage: 1Gi}}
+        limits: {{cpu: "4", memory: 16Gi, ephemeral-storage: 8Gi{gpu}}}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {{drop: [ALL]}}
+        seccompProfile: {{type: RuntimeDefault}}
+      volumeMounts:
+        - {{name: tmp, mountPath: /tmp}}
+        - {{name: shared, mountPath: /dev/shm}}
+  volumes:
+    - name: tmp
+      emptyDir: {{sizeLimit: 1Gi}}
+    - name: shared
+      emptyDir: {{medium: Memory, sizeLimit: 1Gi}}
 """

@@ -11,6 +11,9 @@ from penstock.verdict import Outcome, Verdict
 
 Document = Mapping[str, Any]
 
+PARTS = {"train": "train on", "holdout": "judge by"}
+"""Of a snapshot, and what each is for."""
+
 
 def headline(word: str, verdict: Verdict) -> str:
     """Return a page's first line: the outcome, and what decided it.
@@ -28,7 +31,7 @@ def data_page(title: str, verdict: Verdict, profile: Document) -> Page:
         title: Of the workload, for people.
         profile: What ``profile.json`` holds.
     """
-    rows = " and ".join(f"{found['rows']:,} rows to {part}" for part, found in _named(profile))
+    rows = " and ".join(f"{profile[part]['rows']:,} rows to {to}" for part, to in PARTS.items())
     return Page(
         kicker=f"Data of {title}",
         title=headline("Data", verdict),
@@ -41,13 +44,8 @@ def data_page(title: str, verdict: Verdict, profile: Document) -> Page:
     )
 
 
-def _named(profile: Document) -> list[tuple[str, Any]]:
-    words = {"train": "train on", "holdout": "judge by"}
-    return [(words[part], found) for part, found in profile.items() if part in words]
-
-
 def _labels(profile: Document) -> Block:
-    counted = {part: found.get("labels", {}) for part, found in profile.items()}
+    counted = {part: profile[part].get("labels", {}) for part in PARTS}
     names = sorted({name for found in counted.values() for name in found})
     rows = [[name, *(f"{found.get(name, 0):,}" for found in counted.values())] for name in names]
     return Table(["label", *counted], rows, folded=f"rows of {len(names)} labels")

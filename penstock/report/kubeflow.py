@@ -119,6 +119,14 @@ def show_card(package: Artifact, card: Artifact, *, version: str) -> None:
     _write(card, "model card", f"Version {version}: {bundle.summary.line}", page)
 
 
+def show_watch(watched: Artifact, report: Artifact, metrics: Artifact) -> None:
+    """Fill what a look at the version that serves found: its report, the number of each check."""
+    bundle = _described(watched, "verdict on the champion")
+    page = bundle.file("report.html").read_text(encoding="utf-8")
+    _write(report, "watch report", bundle.summary.line, page)
+    _show_metrics(metrics, {check.name: check.value for check in verdict_of(bundle).checks})
+
+
 def measured(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's metrics by names that do not hang on the run.
 

@@ -1,9 +1,9 @@
-"""Decide whether to train again. What is not known asks for nothing; broken data are never trained on.
+"""Decide whether to train again. What is not known asks for nothing; broken data train nothing.
 
 What asks, in the order in which it is heard:
 
 1. ``performance``, or ``drift`` with a PSI above ``severe_psi``: urgent (priority 1) where the fall
-   is severe. It does not wait for ``min_interval``.
+   is severe. It waits for no training but another urgent one, ``urgent_interval`` long.
 2. ``performance``: the metric surely fell.
 3. ``drift``: p(x) surely moved. A person lets a version that it made to users (the release policy's
    ``approve_triggers``), as what is right may have moved too.
@@ -21,14 +21,14 @@ from enum import StrEnum
 from typing import Any
 
 from penstock.release import Trigger
-from penstock.retrain.history import History
+from penstock.retrain.history import URGENT, History
 from penstock.retrain.signals import Signals
 from penstock.stats.economics import Decay
 from penstock.verdict import Outcome
 from penstock.watching import DAY, Economics, Watch
 
-URGENT, PERFORMANCE, DRIFT, SCHEDULED = 1, 2, 3, 4
-"""Priorities; the smaller one goes first."""
+PERFORMANCE, DRIFT, SCHEDULED = 2, 3, 4
+"""Priorities after the urgent one; the smaller goes first."""
 
 
 class Act(StrEnum):
@@ -145,12 +145,13 @@ def _severe(policy: Watch, signals: Signals) -> str:
 
 def _blocked(signals: Signals) -> str:
     """Return why the evidence cannot be trained on; empty where it can."""
+    unknown = "nothing is known of the champion, so nothing is decided"
     if signals.errors:
-        more = f" (and {len(signals.errors) - 1} more)" if len(signals.errors) > 1 else ""
-        return f"nothing is known of the champion, so nothing is decided: {signals.errors[0]}{more}"
+        first, *others = signals.errors
+        return f"{unknown}: {first}" + (f" (and {len(others)} more)" if others else "")
     known = (signals.evidence, signals.quality, signals.drift, signals.scores, signals.performance)
     if signals.evidence is None or Outcome.ERROR in known:
-        return "nothing is known of the champion, so nothing is decided: the look at it failed"
+        return f"{unknown}: the look at it failed"
     if signals.quality is Outcome.FAIL:
         moved = "; p(x) moved, and may have by that alone" if signals.moved else ""
         return f"the data are broken, mend them first: {signals.why('quality')}{moved}"
@@ -176,14 +177,13 @@ def _idle(policy: Watch, history: History, signals: Signals, now: datetime) -> D
 
 def _too_soon(policy: Watch, history: History, wish: Wish, now: datetime) -> str:
     """Return why a training is too soon after another; empty where it is not."""
-    if history.trained is None:
-        return ""
-    least = policy.urgent_interval if wish.priority == URGENT else policy.min_interval
-    since = now - history.trained
-    if since >= least:
+    urgent = wish.priority == URGENT
+    last = history.urgent if urgent else history.trained
+    least = policy.urgent_interval if urgent else policy.min_interval
+    if last is None or now - last >= least:
         return ""
     return (
-        f"the last training was begun {_days(since)} ago, and the next may be after {_days(least)}; "
+        f"the last training was begun {_days(now - last)} ago, the next may be after {_days(least)}; "
         f"asked for by {wish.trigger}: {wish.reason}"
     )
 

@@ -9,8 +9,12 @@ from datetime import datetime
 from penstock.ledger import REGISTERED, Entry
 
 DECIDED = "retrain decided"
-"""Kind of the entries of a decision: act, reason, trigger, priority, asked, suppressed, version, and
+"""Kind of the entries of a decision: act, reason, trigger, priority, asked, suppressed, and
 ``monitor``, the digest of the verdict that it rests on."""
+
+
+URGENT = 1
+"""The priority that does not wait for the interval between two trainings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,9 @@ class History:
     """When the newest training was decided, or its version registered by another hand; None for
     never."""
 
+    urgent: datetime | None = None
+    """When the newest training of priority 1 was decided; None for never."""
+
     registered: datetime | None = None
     """When the newest version was registered: what the schedule counts from."""
 
@@ -29,9 +36,15 @@ def history_of(entries: Sequence[Entry]) -> History:
     """Return when a workload was trained, from its entries."""
     begun = [e for e in entries if e.kind == DECIDED and e.body["act"] == "train"]
     made = [e for e in entries if e.kind == REGISTERED]
-    times = [datetime.fromisoformat(e.at) for e in (*begun, *made)]
-    ended = [datetime.fromisoformat(e.at) for e in made]
-    return History(trained=max(times, default=None), registered=max(ended, default=None))
+    return History(
+        trained=_newest((*begun, *made)),
+        urgent=_newest([e for e in begun if e.body["priority"] == URGENT]),
+        registered=_newest(made),
+    )
+
+
+def _newest(entries: Sequence[Entry]) -> datetime | None:
+    return max((datetime.fromisoformat(e.at) for e in entries), default=None)
 
 
 def decided(entries: Sequence[Entry], monitor: str) -> Entry | None:

@@ -125,12 +125,10 @@ def _ks(profile: Profile, numbers: Floats, *, units: int) -> tuple[Distance | No
         return None, 0.0
     at, n = np.array(profile["at"], np.float64), profile["n"] - profile["missing"]
     below, up_to = (np.array(profile[name], np.float64) / n for name in ("below", "up_to"))
-    gaps = [
-        np.abs(np.searchsorted(held, at, side=side) / len(held) - shares)
-        for side, shares in (("left", below), ("right", up_to))
-    ]
+    lefts = np.abs(np.searchsorted(held, at, side="left") / len(held) - below)
+    rights = np.abs(np.searchsorted(held, at, side="right") / len(held) - up_to)
     # A difference of two shares: one in ten is to be no more than 0.1.
-    value = round(float(np.max(gaps)), 12)
+    value = round(float(np.maximum(lefts, rights).max()), 12)
     size = math.sqrt(profile["rows"] * units / (profile["rows"] + units))
     noise = float(special.kolmogi(CHANCE)) / size
     slack = float(np.max(below[1:] - up_to[:-1], initial=0.0))

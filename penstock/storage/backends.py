@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CONNECT_S, REQUEST_S = 5.0, 30.0
 """Longest wait for a connection, and for a byte to come or go on one."""
 
+RETRY_S = 10.0
+"""How long the client of Google's store goes on trying by itself, before we try anew."""
+
 NO_REGION = "us-east-1"
 """What a store that is not Amazon's is told where nobody named a region: its client would ask for
 one at an address of Amazon's machines, and wait."""
@@ -69,7 +72,7 @@ def _gs() -> fs.FileSystem:
     return fs.GcsFileSystem(
         **_endpoint("STORAGE_EMULATOR_HOST", named),
         anonymous=bool(emulator),
-        retry_time_limit=timedelta(seconds=REQUEST_S),
+        retry_time_limit=timedelta(seconds=RETRY_S),
     )
 
 

@@ -2,8 +2,8 @@
 
 The generated client is used rather than ``kfp.Client``. Its constructor asks for the server's
 health five times, 5 s apart, printing a traceback each, and calls a refused token a timeout; it
-reads ``~/.config/kfp/context.json`` and lets ``KF_PIPELINES_UI_ENDPOINT`` win over what was typed; its
-``wait_for_run_completion`` knows no CANCELED, raises at no FAILED and dies of one 5xx.
+reads ``~/.config/kfp/context.json`` and lets ``KF_PIPELINES_UI_ENDPOINT`` win over what was typed;
+its ``wait_for_run_completion`` knows no CANCELED, raises at no FAILED and dies of one 5xx.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ class _NotJson(Exception):
 
 
 class _Client(api.ApiClient):
-    """The generated client; an answer that is no JSON never becomes an empty object."""
+    """The generated client; an answer that is no JSON object never becomes an empty one."""
 
     def request(self, *given: Any, **options: Any) -> Any:
         response = super().request(*given, **options)
-        kind = response.getheader("content-type") or ""
-        if options.get("_preload_content", True) and "json" not in kind:
-            raise _NotJson(kind)
+        if options.get("_preload_content", True):
+            kind = response.getheader("content-type") or ""
+            if "json" not in kind or not response.data.lstrip().startswith(b"{"):
+                raise _NotJson(kind)
         return response
 
 
@@ -184,7 +185,7 @@ class Service:
         except api.ApiException as e:
             raise self._answered(e) from e
         except _NotJson as e:
-            raise self._login(f"with {str(e) or 'no type'} where JSON was wanted") from e
+            raise self._login(f"with {str(e) or 'no type'}, and no object of JSON") from e
         except urllib3.exceptions.HTTPError as e:
             raise self._unheard(e) from e
         except UnicodeDecodeError as e:

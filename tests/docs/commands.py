@@ -73,6 +73,13 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
+def spoken(path: Path) -> list[list[str]]:
+    """Return the commands of ours that a document's sentences name, each as its words."""
+    sentences = FENCE.sub("", path.read_text(encoding="utf-8"))
+    spans = re.findall(r"`(penstock [a-z][^`]*)`", sentences)
+    return [words for span in spans for words in simple(span.replace("\n", " "))]
+
+
 def simple(text: str) -> Iterator[list[str]]:
     """Yield the simple commands of a script, without assignments, redirections and comments.
 

@@ -12,12 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer
 
 from penstock.cli.main import app
-from tests.docs.commands import DOCUMENTS, HELD, ROOT, RUN_BY, Block, blocks
+from tests.docs.commands import DOCUMENTS, HELD, ROOT, RUN_BY, Block, blocks, spoken
 
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 OURS = [b for b in BLOCKS if b.document in HELD and b.commands]
@@ -39,8 +38,12 @@ def lines(program: str) -> list[Any]:
     ]
 
 
+UsageError: Any = typer.BadParameter.__base__
+"""Of the click that typer brings, which says it no other way."""
+
+
 @cache
-def penstock() -> click.Command:
+def penstock() -> Any:
     """Return the command line, as it is."""
     return typer.main.get_command(app)
 
@@ -51,27 +54,32 @@ def wrong(words: list[str]) -> str:
     Words in capitals stand for what a person puts there, so values are not looked at.
     """
     command, rest = penstock(), words[1:]
-    context = click.Context(command, info_name="penstock")
-    while isinstance(command, click.Group):
-        if not rest or rest[0].startswith("-"):
-            return "" if rest == ["--help"] else "it names no command"
-        found = command.get_command(context, rest[0])
-        if found is None:
-            return f"no command {rest[0]!r}"
-        command, rest = found, rest[1:]
-        context = click.Context(command, info_name=found.name, parent=context)
+    while hasattr(command, "commands"):
+        if rest and rest[0] in command.commands:
+            command, rest = command.commands[rest[0]], rest[1:]
+        elif rest == ["--help"] or (command.invoke_without_command and is_option(rest)):
+            break
+        else:
+            return f"no command {' '.join(rest[:1])!r}"
     try:
-        _, left, _ = command.make_parser(context).parse_args(list(rest))
-    except click.UsageError as e:
+        parser = command.make_parser(typer.Context(command))
+        _, left, _ = parser.parse_args(list(rest))
+    except UsageError as e:
         return e.format_message()
     return f"unexpected {left}" if left else ""
+
+
+def is_option(words: list[str]) -> bool:
+    """Return whether what follows a group is its own, and no verb of it."""
+    return not words or words[0].startswith("-")
 
 
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
         ("penstock frobnicate digits", "no command 'frobnicate'"),
-        ("penstock release", "names no command"),
+        ("penstock release", "no command ''"),
+        ("penstock kill --whyever WHY", "--whyever"),
         ("penstock release stauts digits", "no command 'stauts'"),
         ("penstock status --colour", "--colour"),
         ("penstock compile digits streamrec", "streamrec"),
@@ -91,6 +99,11 @@ def test_a_wrong_command_is_found(typed: str, said: str):
 @pytest.mark.parametrize("words", lines("penstock"))
 def test_a_command_of_ours_is_there(words: list[str]):
     assert wrong(words) == ""
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_command_that_a_sentence_names_is_there(path: Path):
+    assert {" ".join(words): wrong(words) for words in spoken(path) if wrong(words)} == {}
 
 
 @pytest.mark.parametrize("words", lines("make"))

@@ -247,9 +247,9 @@ def test_one_keeper_at_a_time(tmp_path: Path):
 
 
 def test_an_address_of_another_kind_is_refused():
-    """Only folders and S3 are places."""
+    """Only folders, S3 and Google's store are places."""
     with pytest.raises(ValueError, match="no folder and no s3"):
-        Place.at("gs://bucket/logs")
+        Place.at("https://bucket/logs")
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path):

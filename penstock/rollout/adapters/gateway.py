@@ -68,9 +68,7 @@ class Gateway:
         self._place = place
         self.main = place.ref(GROUP, "v1", "HTTPRoute", place.name)
         self.kill = place.ref(GROUP, "v1", "HTTPRoute", f"{place.name}-kill")
-        self.assigner = place.ref(
-            "networking.istio.io", "v1alpha3", "EnvoyFilter", f"{place.name}-assigner"
-        )
+        self.assigner = place.assigner()
         self.gateway = Ref(
             group=GROUP,
             version="v1",

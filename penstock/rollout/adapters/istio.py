@@ -58,7 +58,7 @@ class Istio:
         self.root = self._virtual(place.name)
         self.main = self._virtual(f"{place.name}-table")
         self.kill = self._virtual(f"{place.name}-kill")
-        self.assigner = place.ref(GROUP, "v1alpha3", "EnvoyFilter", f"{place.name}-assigner")
+        self.assigner = place.assigner()
         self.reads = (self.root,)
         self.parts = (
             Part(ref=self.kill, render=lambda tables: {"http": kill_rules(tables, place)}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.release import EVERYWHERE
@@ -80,6 +80,12 @@ class Place:
             namespace=self.namespace,
             plural=plural or f"{kind.lower()}s",
         )
+
+    def assigner(self) -> Ref:
+        """Return the filter of the assigner: Istio finds a gateway in its own namespace alone."""
+        name = f"{self.name}-assigner"
+        ref = self.ref("networking.istio.io", "v1alpha3", "EnvoyFilter", name)
+        return replace(ref, namespace=self.gateway_namespace)
 
     def serves(self, server: Server, slot: str) -> bool:
         """Return whether a slot's InferenceService is ready, in the version that was asked for.

@@ -1,4 +1,4 @@
-"""Replica: one process of the controller. It stands for election, and does rounds while it leads."""
+"""Replica: one process of the controller; it stands for election, and works while it leads."""
 
 from __future__ import annotations
 
@@ -46,10 +46,13 @@ class Replica:
     stop: threading.Event = field(default_factory=threading.Event)
     grace_s: float = GRACE_S
     live_s: float = LIVE_S
+    led: bool = False
+    """Whether :meth:`once` did rounds: no other replica leads."""
 
     def once(self) -> list[str]:
         """Do one round of each workload, if this replica leads; return what went wrong."""
-        if not self.election.turn():
+        self.led = self.election.turn()
+        if not self.led:
             return [self.election.problem or "another replica leads"]
         try:
             for one in self.rounds:

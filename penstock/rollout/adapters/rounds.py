@@ -123,7 +123,8 @@ class Rounds:
             while not stop.is_set():
                 self.wake.clear()
                 self.turn()
-                self.wake.wait(self.pause_s())
+                if not stop.is_set():
+                    self.wake.wait(self.pause_s())
         except Ending:
             pass
         finally:

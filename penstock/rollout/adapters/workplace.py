@@ -27,7 +27,7 @@ from penstock.rollout.journal import Told
 from penstock.rollout.opening import Wish, queue
 from penstock.rollout.running import conducting, since
 from penstock.rollout.state import OPENED, State
-from penstock.rollout.stored import StoredReader
+from penstock.rollout.stored import EVERY_S, StoredReader
 from penstock.stage import Refused
 from penstock.workload import load
 
@@ -50,6 +50,9 @@ class Desk:
     sleep: Callable[[float], None] = time.sleep
     opens: bool = False
     """Whether a registered version that nobody ever released is released unasked."""
+
+    look_s: float = EVERY_S
+    """Between two looks at the copied logs."""
 
 
 @dataclass(kw_only=True)
@@ -168,6 +171,7 @@ def workplace(workload: str, where: Where, desk: Desk) -> Iterator[Workplace]:
         outcomes=None if outcomes is None else lambda: Folder.at(outcomes),
         since=since(entries()),
         declared=declared,
+        every_s=desk.look_s,
     )
     with conducting(
         workload=workload,

@@ -76,11 +76,12 @@ class Handler(BaseHTTPRequestHandler):
             if query.get("watch") == "true":
                 self._watch(parts.path, query)
                 return
-            found = (
-                self.fake.store.read(parts.path)
-                if method == "GET"
-                else self._patch(parts.path, query, json.loads(body))
-            )
+            if method == "PATCH":
+                found = self._patch(parts.path, query, json.loads(body))
+            elif "labelSelector" in query:
+                found = self.fake.store.labelled(parts.path, query["labelSelector"])
+            else:
+                found = self.fake.store.read(parts.path)
         except Refused as e:
             self._send(e.status["code"], e.status)
             return

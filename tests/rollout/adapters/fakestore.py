@@ -60,16 +60,29 @@ class Store:
             metadata = found["metadata"]
             generation = before["metadata"]["generation"] if before else 0
             changed = before is None or before.get("spec") != found.get("spec")
+            seen = changed or _noted(before) != _noted(found)
             metadata["generation"] = generation + changed
             metadata["resourceVersion"] = str(self.version)
             if before is None:
                 metadata["creationTimestamp"] = self.now()
             self.objects[path] = copy.deepcopy(found)
             self._tell("ADDED" if before is None else kind, path, found)
-            if changed:
+            if seen:
                 for told in self.changed:
                     told(path, copy.deepcopy(found))
             return copy.deepcopy(found)
+
+    def labelled(self, collection: str, selector: str) -> Object:
+        """Return the objects of a collection that bear labels."""
+        wanted = dict(pair.split("=", 1) for pair in selector.split(",") if pair)
+        with self.lock:
+            found = [
+                copy.deepcopy(held)
+                for path, held in sorted(self.objects.items())
+                if path.rpartition("/")[0] == collection
+                and wanted.items() <= held["metadata"].get("labels", {}).items()
+            ]
+        return {"kind": "List", "apiVersion": "v1", "items": found}
 
     def _tell(self, kind: str, path: str, found: Object) -> None:
         self.events.append((self.version, kind, path, copy.deepcopy(found)))
@@ -93,6 +106,10 @@ class Store:
         """Return a time that only goes forward."""
         self.clock += 1
         return f"2026-01-01T00:{self.clock // 60 % 60:02d}:{self.clock % 60:02d}Z"
+
+
+def _noted(found: Object | None) -> Any:
+    return None if found is None else found["metadata"].get("annotations")
 
 
 def _plain(found: Object) -> Object:

@@ -22,7 +22,12 @@ from jsonschema import Draft202012Validator
 
 SHARED = Path(os.environ.get("PENSTOCK_SHARED_SHELF") or Path(__file__).parents[4] / "shared")
 TOOL = SHARED / "tools" / "crd_validate.py"
-FOLDERS = ("gateway-api-v1.6.1", "istio", "knative-v1.23.0")
+GLOBS = (
+    "gateway-api-v1.6.1/*.yaml",
+    "istio/*.yaml",
+    "knative-v1.23.0/*.yaml",
+    "kserve-v0.20.0/inferenceservices.yaml",
+)
 LACKING = "no published schemas here: name their folder in PENSTOCK_SHARED_SHELF"
 
 Object = dict[str, Any]
@@ -44,7 +49,7 @@ def tool() -> ModuleType | None:
 @cache
 def schemas() -> dict[tuple[str, str], Any]:
     """Return every schema, by version and kind."""
-    files = [f for folder in FOLDERS for f in sorted((SHARED / "crds" / folder).glob("*.yaml"))]
+    files = [f for glob in GLOBS for f in sorted((SHARED / "crds").glob(glob))]
     return {
         (f"{spec['group']}/{version['name']}", spec["names"]["kind"]): version["schema"][
             "openAPIV3Schema"
