@@ -43,8 +43,8 @@ def address(text: str | Path) -> str:
         return str(Path(rest).absolute())
     if scheme not in SCHEMES:
         raise ValueError(
-            f"{shown(str(text))} is no folder and no s3://bucket/prefix or gs://bucket/prefix; name "
-            "one of these."
+            f"{shown(str(text))} is no folder and no s3://bucket/prefix or gs://bucket/prefix; "
+            "name one of these."
         )
     return f"{scheme}://{_place(scheme, rest.rstrip('/'))}"
 
