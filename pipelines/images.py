@@ -117,9 +117,7 @@ def name_images(listed: Path) -> None:
         os.environ.setdefault(f"PENSTOCK_IMAGE_{target.upper().replace('-', '_')}", made["image"])
 
 
-def run(
-    workload: str, arguments: Mapping[str, Any], *, root: Path, home: Home, emit: Any
-) -> bool:
+def run(workload: str, arguments: Mapping[str, Any], *, root: Path, home: Home, emit: Any) -> bool:
     """Compile a workload's training pipeline, run it in images, return whether all steps succeeded.
 
     Args:

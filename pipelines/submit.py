@@ -23,6 +23,7 @@ from pipelines.submission.request import Request, parsed
 from pipelines.submission.service import Patience, Service, Tell
 from pipelines.submission.tokens import Tokens
 
+CHAMPION = "champion"
 DATA = "data_version"
 """The parameter that is part of the cache's key: a fresh value, and nothing stale is found."""
 
@@ -91,6 +92,8 @@ def _arguments(
     file = request.parameters_file
     document = parameters.read(Path(file)) if file else None
     given = parameters.gather(kinds, document, request.parameters)
+    if request.champion and CHAMPION in kinds:
+        given.setdefault(CHAMPION, request.champion)
     if DATA in kinds and not given.get(DATA):
         fresh = f"{now:%Y%m%d-%H%M%S}-{label}" if request.once is None else label
         given[DATA] = SCHEDULED if request.action == "schedule" else fresh

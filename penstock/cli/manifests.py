@@ -1,4 +1,4 @@
-"""``penstock manifests``: what a cluster is given for one workload, as files to review and apply."""
+"""``penstock manifests``: what a cluster is given for one workload, as files to review."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from penstock.workload import load
 DAY_S = 86_400
 """How long a run is followed where nothing else is said."""
 
-CHAMPION = "champion"
 LEDGER = "PENSTOCK_LEDGER"
 SERVER, WHAT, WHEN, LATER = "The server", "What is submitted", "Waiting", "Instead of submitting"
 
@@ -139,9 +138,7 @@ def submit(
     action = instead.action()
     if action not in ("follow", "cancel"):
         load(workload)
-    typed = list(parameter or [])
-    if action in ("run", "check", "schedule") and pipeline == "train":
-        typed += _champion(workload, typed, params)
+    sends = action in ("run", "check", "schedule")
     request = {
         "action": action,
         "workload": workload,
@@ -152,8 +149,9 @@ def submit(
         "namespace": namespace,
         "experiment": experiment,
         "service_account": service_account,
-        "parameters": typed,
+        "parameters": parameter or [],
         "parameters_file": _text(params),
+        "champion": _champion(workload) if sends else "",
         "revision": revision,
         "once": once,
         "wait_s": DAY_S if action == "follow" and wait is None else wait,
@@ -174,8 +172,8 @@ def submit(
     raise typer.Exit(EXIT[told.outcome])
 
 
-def _champion(workload: str, typed: list[str], params: Path | None) -> list[str]:
-    """Return the parameter that names whom the challenger is compared with, where it is known.
+def _champion(workload: str) -> str:
+    """Return the address of the package of whoever serves, empty where that is not known.
 
     Without a ledger nobody is named. The gate then judges by its fixed bounds alone, and a release
     refuses a version that was not compared with whoever serves.
@@ -183,14 +181,13 @@ def _champion(workload: str, typed: list[str], params: Path | None) -> list[str]
     Raises:
         LookupError: The champion's package is where no cluster reaches it.
     """
-    named = any(pair.partition("=")[0] == CHAMPION for pair in typed)
-    if named or params is not None or not os.environ.get(LEDGER):
-        return []
-    ledger = home().ledger()
+    if not os.environ.get(LEDGER):
+        return ""
+    ledger = home().ledger(looking=True)
     try:
         entries = ledger.entries(workload)
         serving = champion(entries)
-        return [] if serving is None else [f"{CHAMPION}={registered.uri(entries, serving)}"]
+        return "" if serving is None else registered.uri(entries, serving)
     finally:
         ledger.close()
 

@@ -192,7 +192,8 @@ def _end(told: Submission, console: Console) -> None:
     if told.outcome == WRONG_CALL:
         return
     style = "green" if told.outcome in GOOD else "bold red"
-    console.print(plain(told.outcome, style=style), plain(f": {told.reason}"), sep="")
+    said = plain(f": {told.reason}")
+    console.print(plain(told.outcome, style=style), said, sep="", soft_wrap=True)
     if told.outcome in ("still running", "unreachable") and told.run_id:
         console.print(plain(_goes_on(told)), soft_wrap=True)
 

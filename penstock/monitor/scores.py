@@ -79,7 +79,8 @@ def _confidence(
     mean = float((n * [b["predicted"] for b in bins]).sum() / n.sum())
     # Bins are of neighbours: what varies within one is little beside what varies between them.
     spread = float((n * ([b["predicted"] for b in bins] - np.array(mean)) ** 2).sum() / n.sum())
-    scale = float(np.sqrt(spread / n.sum() + said.var() / units))
+    # Of few answers, which may all be alike, the holdout says how much they vary.
+    scale = float(np.sqrt(spread / n.sum() + max(float(said.var()), spread) / units))
     value = abs(float(said.mean()) - mean)
     normal = NormalDist()
     distance = Distance(

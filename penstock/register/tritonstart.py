@@ -145,7 +145,7 @@ spec:
         timeoutSeconds: 2
         failureThreshold: 6
       lifecycle:
-        preStop: {{exec: {{command: [sleep, "15"]}}}}  # until the gateway sends nobody here any more
+        preStop: {{exec: {{command: [sleep, "15"]}}}}  # until the gateway sends nobody here
       resources:
         requests: {{cpu: "1", memory: 16Gi, ephemeral-storage: 1Gi}}
         limits: {{cpu: "4", memory: 16Gi, ephemeral-storage: 8Gi{gpu}}}

@@ -169,9 +169,11 @@ def _show_curves(curves: Curves, numbers: Mapping[str, Any]) -> None:
     if matrix:
         classes = [str(label) for label in range(len(matrix))]
         curves.log_confusion_matrix(classes, [list(row) for row in matrix])
-    points: Sequence[Sequence[float]] = (numbers["roc"] or {}).get("challenger") or []
+    drawn: Mapping[str, Any] = numbers["roc"] or {}
+    points: Sequence[Sequence[float]] = drawn.get("challenger") or []
     if points:
-        false, true = ([rounded(p[side]) for p in points] for side in (0, 1))
-        curves.log_roc_curve(false, true, [rounded(t) for t in numbers["roc_thresholds"]])
+        thresholds: Sequence[float] = numbers["roc_thresholds"]
+        false, true = ([rounded(point[side]) for point in points] for side in (0, 1))
+        curves.log_roc_curve(false, true, [rounded(threshold) for threshold in thresholds])
     held = {"confusion": matrix, "roc": points}
     write_text(Path(curves.path), json.dumps(held) + "\n")

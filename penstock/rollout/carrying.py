@@ -29,6 +29,10 @@ class Overtaken(Exception):
     """The intent cannot be finished as it was written: decide again."""
 
 
+class Unmoved(Overtaken):
+    """The plane does not take its table now; should the same follow again, it can wait."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Carrier:
     """Finishes the intents of one release."""
@@ -70,7 +74,7 @@ class Carrier:
         except TableError as e:
             if pending.act in BACKWARD:
                 raise
-            raise Overtaken(str(e)) from e
+            raise Unmoved(str(e)) from e
 
     def _climb(self, opened: Opened, pending: Pending) -> None:
         """Move the version as far through its lifecycle as the step stands for."""

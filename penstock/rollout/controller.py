@@ -18,7 +18,7 @@ from typing import Any
 from penstock.ledger import Actor, Conflict, Entry, Ledger, LedgerError, Stage, stage_of
 from penstock.release import Rollout
 from penstock.rollout.asks import page_due
-from penstock.rollout.carrying import FORWARD, Carrier, Overtaken, put
+from penstock.rollout.carrying import FORWARD, Carrier, Overtaken, Unmoved, put
 from penstock.rollout.decide import Action, decide, reconsider, replanned
 from penstock.rollout.folding import BACKWARD, fold, plan_in_force
 from penstock.rollout.journal import Journal, Told, unheard
@@ -161,13 +161,13 @@ class Controller:
         state: State,
         now: datetime,
         *,
-        overtaken: bool = False,
+        overtaken: Overtaken | None = None,
     ) -> State:
         """Look, and do what follows.
 
         Args:
             state: An intent that is pending stays, if the same follows again, or nothing.
-            overtaken: The pending intent cannot be finished as it was written.
+            overtaken: Why the pending intent cannot be finished as it was written.
         """
         opened = opened_of(entries, self.release)
         plan = opened.plan(self.policy)
@@ -180,9 +180,13 @@ class Controller:
         if action.act is None:
             self._page(entries, state, seen, now)
             return state
-        pending = None if overtaken else state.pending
+        pending = state.pending
         if pending is not None and (action.act, action.step) == (pending.act, pending.step):
-            return self._finish(pending, entries)
+            if overtaken is None:
+                return self._finish(pending, entries)
+            if isinstance(overtaken, Unmoved):
+                # Each look would write one more intent, for as long as nobody takes the table.
+                raise TableError(str(overtaken))
         if action.act is Act.RESTORE and self._is_written(state):
             # It is only not read back yet: nobody is taken back from a step for that.
             return state
@@ -219,18 +223,18 @@ class Controller:
         carrier = Carrier(journal=self.journal, plane=self.plane, policy=self.policy)
         try:
             carrier.finish(pending, entries)
-        except Overtaken:
-            return self._instead(pending)
+        except Overtaken as e:
+            return self._instead(pending, e)
         return self.journal.state()
 
-    def _instead(self, pending: Pending) -> State:
+    def _instead(self, pending: Pending, overtaken: Overtaken) -> State:
         """Decide again; what moves users back is not decided again, but done with a newer table."""
         head, entries = self.journal.read()
         state, now = fold(entries, self.release), self.journal.now(entries)
         if state.pending is None or state.pending.n != pending.n:
             return state
         if pending.act not in BACKWARD or pending.table is None:
-            return self._decide(head, entries, state, now, overtaken=True)
+            return self._decide(head, entries, state, now, overtaken=overtaken)
         sequence = self.plane.written(state.market).sequence + 1
         table = replace(pending.table, sequence=sequence).to_dict()
         body = {**pending.body, "n": pending.n + 1, "table": table, "again": pending.n}

@@ -9,6 +9,7 @@ the share of training rows that lies there, less than 1 / 200, which is told as 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ def compared(profile: Profile, values: pa.ChunkedArray, *, units: int) -> Compar
 
 
 def _comparable(profile: Profile, values: pa.ChunkedArray) -> bool:
-    said = str(profile["type"]).removeprefix("list<element: ")
+    said = re.sub(r"^list<\w+: ", "", str(profile["type"]))
     numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
     counted = "counts" in profile or bool(profile["at"])
     return numeric and counted and said.startswith(("int", "uint", "float", "double"))

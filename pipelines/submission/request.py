@@ -28,6 +28,9 @@ class Request:
     service_account: str | None = None
     parameters: tuple[str, ...] = ()
     parameters_file: str | None = None
+    champion: str = ""
+    """Address of whoever serves, for a pipeline that asks for it and where nobody says another."""
+
     revision: str | None = None
     once: str | None = None
     """What was submitted with this key before is found again."""

@@ -60,12 +60,15 @@ class Block:
         return f"{self.document}:{self.line}"
 
 
-def blocks(path: Path) -> list[Block]:
-    """Return the fenced blocks of a document that hold commands: ``sh``, or of no language."""
+SHELL = ("sh", "bash", "console", "shell", "")
+
+
+def blocks(path: Path, *, languages: tuple[str, ...] = SHELL) -> list[Block]:
+    """Return a document's fenced blocks; those that hold commands are ``sh``, or of no language."""
     text, found = path.read_text(encoding="utf-8"), list[Block]()
     for match in FENCE.finditer(text):
         indent, language, body = match.groups()
-        if language in ("sh", "bash", "console", "shell", ""):
+        if language in languages:
             body = re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
             line = text.count("\n", 0, match.start()) + 1
             name = path.relative_to(ROOT).as_posix()
@@ -81,11 +84,7 @@ def spoken(path: Path) -> list[list[str]]:
 
 
 def simple(text: str) -> Iterator[list[str]]:
-    """Yield the simple commands of a script, without assignments, redirections and comments.
-
-    >>> list(simple("A=1 make run ARGS='x y' | tee out  # why\\nls &&\\\\\\n pwd"))
-    [['make', 'run', 'ARGS=x y'], ['tee', 'out'], ['ls'], ['pwd']]
-    """
+    """Yield the simple commands of a script, without assignments, redirections and comments."""
     for line in text.replace("\\\n", " ").splitlines():
         words = list[str]()
         for word in (*_words(line), ";"):
@@ -98,6 +97,7 @@ def simple(text: str) -> Iterator[list[str]]:
 
 
 def _words(line: str) -> list[str]:
+    line = re.sub(r"(?<!\S)\d(?=[<>])", "", line)  # the 2 of 2>&1
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = "#"
@@ -113,8 +113,8 @@ def _bare(words: list[str]) -> list[str]:
     for word in words:
         if skip:
             skip = False
-        elif re.fullmatch(r"\d*[<>]+&?\d*", word):
-            skip = not word[-1].isdigit()
+        elif re.fullmatch(r"[<>]+&?", word):
+            skip = True
         elif kept or not (word in WORDS or re.fullmatch(r"\w+=.*", word)):
             kept.append(word)
     return kept

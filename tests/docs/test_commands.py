@@ -1,4 +1,4 @@
-"""Every command that a document tells a person to type is one that there is; what can be run, is."""
+"""Every command that a document tells a person to type is there; what can be run here, is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import typer
+import yaml
 
 from penstock.cli.main import app
-from tests.docs.commands import DOCUMENTS, HELD, ROOT, RUN_BY, Block, blocks, spoken
+from tests.docs.commands import DOCUMENTS, HELD, ROOT, RUN_BY, Block, blocks, simple, spoken
 
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 OURS = [b for b in BLOCKS if b.document in HELD and b.commands]
@@ -96,6 +98,15 @@ def test_a_wrong_command_is_found(typed: str, said: str):
     assert bool(said) == bool(found)
 
 
+def test_commands_are_taken_out_of_a_script():
+    """Assignments, redirections, comments and words of the shell are none of a command."""
+    script = "A=1 make run ARGS='x y' 2>&1 | tee out  # why\nif ls > f && \\\n  pwd; then id; fi"
+
+    assert list(simple(script)) == [
+        ["make", "run", "ARGS=x y"], ["tee", "out"], ["ls"], ["pwd"], ["id"], ["fi"],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("words", lines("penstock"))
 def test_a_command_of_ours_is_there(words: list[str]):
     assert wrong(words) == ""
@@ -129,7 +140,9 @@ def test_a_block_of_commands_says_that_it_is_one(block: Block):
 @pytest.mark.parametrize("block", OURS, ids=str)
 def test_the_shell_takes_it(block: Block):
     """Placeholders and all: a person fills them in and nothing else."""
-    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-n"], input=block.text, capture_output=True, text=True, check=False
+    )
 
     assert done.stderr == ""
 
@@ -148,6 +161,19 @@ def test_files_of_the_repository_that_are_named_are_there(block: Block):
     paths = [w for w in words if w.split("/")[0] in FOLDERS and "/" in w and w == w.lower()]
 
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def objects() -> list[Any]:
+    """Return the objects of Kubernetes that documents show, as cases of a test."""
+    held = [block for path in DOCUMENTS for block in blocks(path, languages=("yaml",))]
+    found = [(b, o) for b in held for o in yaml.safe_load_all(b.text) if "apiVersion" in (o or {})]
+    return [pytest.param(o, id=f"{b} {o['kind']}") for b, o in found if b.document in HELD]
+
+
+@pytest.mark.parametrize("shown", objects())
+def test_an_object_that_is_shown_is_one(shown: dict[str, Any]):
+    """By Kubernetes' own schemas; a field that it does not know is a mistake."""
+    kubernetes_validate.validate(shown, kubernetes_validate.latest_version(), strict=True)
 
 
 @pytest.fixture(scope="module")

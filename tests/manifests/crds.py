@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -24,13 +25,20 @@ FILES = {
 }
 
 
+def _tool() -> ModuleType:
+    published.need()
+    found = published.tool()
+    assert found is not None
+    return found
+
+
 @cache
 def _schema(kind: str, api: str) -> Any:
     text = (published.SHARED / "crds" / FILES[kind]).read_text(encoding="utf-8")
     (found,) = (
         version["schema"]["openAPIV3Schema"]
         for one in yaml.load_all(text, yaml.CSafeLoader)
-        if one and one["kind"] == "CustomResourceDefinition" and one["spec"]["names"]["kind"] == kind
+        if one and one["spec"].get("names", {}).get("kind") == kind
         for version in one["spec"]["versions"]
         if version["served"] and f"{one['spec']['group']}/{version['name']}" == api
     )
@@ -39,7 +47,7 @@ def _schema(kind: str, api: str) -> Any:
 
 @cache
 def _validator(kind: str, api: str) -> Draft202012Validator:
-    schema = published.tool().conv(copy.deepcopy(_schema(kind, api)))
+    schema = _tool().conv(copy.deepcopy(_schema(kind, api)))
     plain = {"type": "object"}
     schema.setdefault("properties", {}).update(
         apiVersion={"type": "string"}, kind={"type": "string"}, metadata=plain
@@ -52,8 +60,7 @@ def wrong(one: Object) -> list[str]:
 
     A rule that could not be evaluated is no pass.
     """
-    published.need()
-    tool, at = published.tool(), (one["kind"], one["apiVersion"])
+    tool, at = _tool(), (one["kind"], one["apiVersion"])
     found = [
         (".".join(map(str, e.absolute_path)), e.message) for e in _validator(*at).iter_errors(one)
     ]

@@ -125,7 +125,8 @@ def ends(found: list[Object]) -> Iterator[str]:
         grace = held.spec.get("terminationGracePeriodSeconds", 30)
         for container in held.spec["containers"] if held.namespace == "models" else []:
             stop = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
-            waits = int((stop.get("command") or ["sleep", "0"])[-1])
+            command: list[str] = stop.get("command", ["sleep", "0"])
+            waits = int(command[-1])
             if not 5 <= waits <= grace - 20:
                 yield f"{held.of} waits {waits} s of {grace} before it ends"
 

@@ -18,6 +18,7 @@ MADE_BY_PEOPLE: Mapping[tuple[str, str], set[str]] = {
     ("models", "penstock-salt"): {"salt"},
     ("models", "penstock-store"): {"access-key", "secret-key"},
     ("models", "penstock-redis"): {"url"},
+    ("models", "penstock-signing"): {"signed-by.pem"},
 }
 """Secrets and their keys; docs/security.md says where each comes from."""
 
@@ -213,9 +214,9 @@ def _named_by(held: Pods) -> Iterator[tuple[str, str, set[str]]]:
     for container in held.containers:
         for one in container.get("env", []):
             source = one.get("valueFrom", {})
-            if reference := source.get("configMapKeyRef"):
-                if not reference.get("optional"):
-                    yield "ConfigMap", reference["name"], {reference["key"]}
+            reference = source.get("configMapKeyRef", {"optional": True})
+            if not reference.get("optional"):
+                yield "ConfigMap", reference["name"], {reference["key"]}
             if reference := source.get("secretKeyRef"):
                 yield "Secret", reference["name"], {reference["key"]}
         for one in container.get("envFrom", []):
@@ -237,11 +238,12 @@ def _selected(selector: Object, namespace: str, found: list[Object]) -> Iterator
 
 
 def _matching(selector: Object, at: Object, found: list[Object]) -> Iterator[Pods]:
+    if selector.get("matchExpressions"):
+        return  # of others' pods
     wanted = selector.get("matchLabels", {}).items()
     for held in pods(found):
         if held.namespace == at["metadata"]["namespace"] and wanted <= held.labels.items():
-            if not selector.get("matchExpressions"):
-                yield held
+            yield held
 
 
 def _ports(held: Pods) -> list[str]:

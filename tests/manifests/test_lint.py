@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.manifests import podrules, setrules
-from tests.manifests.built import Object, named, needs_kubectl, objects, of_kind, overlays
+from tests.manifests import crds, podrules, setrules
+from tests.manifests.built import (
+    MANIFESTS,
+    Object,
+    documents,
+    named,
+    needs_kubectl,
+    objects,
+    of_kind,
+    overlays,
+    render,
+)
 
 pytestmark = needs_kubectl
 RULES = {rule.__name__: rule for rule in (*podrules.RULES, *setrules.RULES)}
@@ -20,6 +32,26 @@ Found = list[Object]
 @overlays
 def test_no_rule_is_broken(overlay: str, rule: str):
     assert list(RULES[rule](objects(overlay))) == []
+
+
+COMPONENTS = [p.name for p in sorted((MANIFESTS / "components").iterdir()) if p.name != "values"]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_what_may_be_added_breaks_none_either(tmp_path: Path, component: str):
+    """Each beside what an overlay has, where it has it not yet."""
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    file = tmp_path / "manifests" / "overlays" / "laptop" / "kustomization.yaml"
+    plain, line = file.read_text(encoding="utf-8"), f"  - ../../components/{component}\n"
+    assert line not in plain
+    file.write_text(plain.replace("components:\n", f"components:\n{line}"), encoding="utf-8")
+
+    found = documents(render(file.parent))
+
+    assert found != objects("laptop")
+    assert {name: list(rule(found)) for name, rule in RULES.items() if list(rule(found))} == {}
+    held = [one for one in found if one["kind"] in crds.FILES]
+    assert [why for one in held for why in crds.wrong(one)] == []
 
 
 def controller(found: Found) -> Any:

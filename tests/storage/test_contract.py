@@ -261,9 +261,12 @@ def test_how_far_it_is_is_told(root: Store, tmp_path: Path):
         assert [m.done for m in told] == sorted(m.done for m in told)
 
 
-FETCH = "import sys; from penstock import storage; from pathlib import Path;" + (
-    "print(storage.fetch(sys.argv[1], Path(sys.argv[2])).digest)"
-)
+FETCH = """
+import sys
+from pathlib import Path
+from penstock import storage
+print(storage.fetch(sys.argv[1], Path(sys.argv[2])).digest)
+"""
 
 
 def test_processes_share_a_cache(moto: str, tmp_path: Path):

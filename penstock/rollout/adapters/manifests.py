@@ -2,8 +2,8 @@
 
 A folder that a kustomize overlay takes as a component: slots, the controller's role, the place, and
 the schedule by which it is watched. ``first.yaml`` lies beside it and is in nobody's overlay: it
-creates the tables with everybody on slot a, once, and whoever applied it again later would take users
-off the version that serves them.
+creates the tables with everybody on slot a, once, and whoever applied it again later would take
+users off the version that serves them.
 """
 
 from __future__ import annotations

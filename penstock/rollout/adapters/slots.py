@@ -1,8 +1,8 @@
 """Slots: the InferenceServices of a workload, as a person creates them.
 
-What is here lasts: how a slot's pods run and when they are ready. What a version is made of
-(``storageUri``, the annotations, how many pods) is left out, since the controller writes it, and what
-an apply does not name stays with whoever set it.
+What is here lasts: how a slot's pods run and when they are ready. What a version is made of is left
+out (:mod:`penstock.rollout.adapters.assigned` writes it), and what an apply does not name stays
+with whoever set it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Watched: the job that starts the watch pipeline of a workload by the clock, and does nothing else."""
+"""Watched: the job that starts the watch pipeline of a workload by the clock, and no more."""
 
 from __future__ import annotations
 

@@ -117,6 +117,9 @@ class Programming:
         self.held = threading.Event()
         """While set, nothing is programmed."""
 
+        self.leaves: set[str] = set()
+        """Kinds that another controller looks after."""
+
         self._timers: list[threading.Timer] = []
         fake.store.changed.append(self._later)
 
@@ -128,7 +131,7 @@ class Programming:
 
     def program(self, path: str, found: Object) -> None:
         """Take one object over."""
-        if self.held.is_set() or self.fake.closing.is_set():
+        if self.held.is_set() or self.fake.closing.is_set() or found["kind"] in self.leaves:
             return
         for edge in self.edges:
             edge.objects[path] = found

@@ -99,6 +99,9 @@ class KServe:
     stuck: bool = False
     """While set, nobody looks after InferenceServices."""
 
+    forgets: bool = False
+    """While set, the last pod of slot b is one of version 1."""
+
     _one: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -128,8 +131,16 @@ class KServe:
         held = self.pods.get(slot, [])
         if [(p.version, p.bundle) for p in held] != [(version, bundle)] * wanted:
             made = [Pod(slot=slot, version=version, bundle=bundle) for _ in range(wanted)]
+            if self.forgets and slot == "b":
+                made[-1].version = "1"
             self.replace(slot, made)
         self._say(path, found, "True", "Ready")
+
+    def remember(self) -> None:
+        """Let the pod that was forgotten be as the others."""
+        self.forgets = False
+        for pod in self.pods["b"]:
+            pod.version = "2"
 
     def replace(self, slot: str, pods: list[Pod]) -> None:
         """Let these pods stand behind a slot's Service."""

@@ -74,7 +74,9 @@ class World:
     right: Callable[[str], float] = lambda _version: 0.9
     """Share of right answers of a version."""
 
-    failing: Callable[[str], bool] = lambda _version: False
+    failing: Callable[[str, bool], bool] = lambda _version, _copy: False
+    """Whether a version fails, users or copies."""
+
     told: list[Told] = field(default_factory=list)
     _written: int = 0
 
@@ -229,7 +231,7 @@ class World:
                 "mirrored": mirrored,
                 "slot": slot,
                 "version": version,
-                "status": 500 if self.failing(version) else 200,
+                "status": 500 if self.failing(version, mirrored) else 200,
                 "latency_ms": 5.0 + rng.random(),
                 "features": {"pixels": [[0.0] * 64]},
                 "label": [3 if right else 4],
@@ -288,6 +290,8 @@ def world(
     monkeypatch.setattr("penstock.rollout.arms.SETTLE_S", LATE_S)
     monkeypatch.setattr("penstock.rollout.judge.SETTLE_S", LATE_S)
     with stage("gateway") as cluster:
+        cluster.programming.settle()
+        cluster.programming.leaves.add("InferenceService")
         cluster.fake.create(dict(lease()), manager="person")
         packages: dict[str, Bundle] = {}
         kserve = KServe(cluster.fake, cluster.edges, packages)
