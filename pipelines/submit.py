@@ -150,7 +150,7 @@ def _service(request: Request, tokens: Tokens, tell: Tell) -> Service:
 def _at_once(request: Request, service: Service, tell: Tell) -> Ended:
     if request.action == "cancel":
         runs.stop(service, request.run_id)
-        return Ended(Outcome.CANCELLED, f"run {request.run_id} is being ended")
+        return Ended(Outcome.STOPPING, f"run {request.run_id} is being ended")
     if request.action == "disable":
         namespace = runs.namespace_of(service, request.namespace)
         count = schedules.disable(service, request.schedule, namespace)

@@ -25,6 +25,7 @@ EXIT = {
     "succeeded": 0,
     "scheduled": 0,
     "disabled": 0,
+    "stopping": 0,
     "checked": 0,
     "failed": 1,
     WRONG_CALL: 2,
@@ -42,7 +43,7 @@ EXIT = {
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 TOKEN = "PENSTOCK_KFP_TOKEN"  # noqa: S105 - the name of the variable
-GOOD = ("submitted", "succeeded", "scheduled", "disabled", "checked")
+GOOD = ("submitted", "succeeded", "scheduled", "disabled", "stopping", "checked")
 STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELED": "yellow", "RUNNING": "dim"}
 
 
@@ -69,6 +70,9 @@ class Submission:
     def take(self, event: Mapping[str, Any]) -> None:
         """Keep what an event says."""
         kind = event["event"]
+        if kind == "run":
+            # Whoever is killed from here on has submitted it.
+            self.outcome, self.reason = "submitted", "it was not followed to its end"
         if kind == "task":
             self.steps[event["task"]] = event["state"]
         elif kind == "version":

@@ -83,6 +83,7 @@ def export(
         try:
             _quietly(make, network, torch.tensor(inputs_n[:2]), path, settings.opset)
             model = onnx.load(path)
+            _forget_where(model)
             onnx.checker.check_model(model, full_check=True)
             made = model.opset_import[0].version
             if made != settings.opset:
@@ -108,6 +109,17 @@ def export(
             ir_version=model.ir_version,
         )
     raise ExportError("no exporter made the same graph: " + "; ".join(reasons))
+
+
+def _forget_where(model: onnx.ModelProto) -> None:
+    """Remove the exporter's stack traces, which name the folders of whoever exported.
+
+    With them the same network would give other bytes on each machine.
+    """
+    for node in (*model.graph.node, *(n for f in model.functions for n in f.node)):
+        kept = [p for p in node.metadata_props if not p.key.endswith("stack_trace")]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
 
 
 def _errors(

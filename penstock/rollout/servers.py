@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from penstock import storage
 from penstock.bundle import write_json
 from penstock.endpoint import Endpoint
 from penstock.release import Fallback

@@ -12,6 +12,7 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
     SCHEDULED = "scheduled"
     DISABLED = "disabled"
+    STOPPING = "stopping"
     CHECKED = "checked"
     FAILED = "failed"
     WRONG_CALL = "wrong call"

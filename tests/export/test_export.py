@@ -110,6 +110,18 @@ def test_the_older_exporter_is_right_too(network: torch.nn.Module, tmp_path: Pat
     assert made.exporter == "torchscript"
 
 
+def test_a_graph_does_not_say_where_it_was_made(network: torch.nn.Module, tmp_path: Path):
+    """Two checkouts give the same bytes; the modules that nodes come from stay known."""
+    path = tmp_path / "model.onnx"
+    made = graph.export(network, IMAGES, path, settings=SETTINGS, slices=SLICES)
+
+    assert made.exporter == "dynamo"
+    assert b"site-packages" not in path.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    keys = {p.key for node in onnx.load(path).graph.node for p in node.metadata_props}
+    assert any(key.endswith("name_scopes") for key in keys)
+
+
 def test_properties_travel_inside_the_graph(network: torch.nn.Module, tmp_path: Path):
     """A graph carries where it came from, and still runs."""
     path = tmp_path / "m.onnx"

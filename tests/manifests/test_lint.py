@@ -43,8 +43,9 @@ def test_what_may_be_added_breaks_none_either(tmp_path: Path, component: str):
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
     file = tmp_path / "manifests" / "overlays" / "laptop" / "kustomization.yaml"
     plain, line = file.read_text(encoding="utf-8"), f"  - ../../components/{component}\n"
+    last = "  - ../../components/values\n"  # what patches a workload comes after it
     assert line not in plain
-    file.write_text(plain.replace("components:\n", f"components:\n{line}"), encoding="utf-8")
+    file.write_text(plain.replace(last, line + last), encoding="utf-8")
 
     found = documents(render(file.parent))
 

@@ -53,7 +53,7 @@ def test_nothing_moved(package: Bundle, tmp_path: Path):
     assert {check.outcome for check in found.scores} == {PASS}
     assert named(found, "performance: auc").outcome is PASS
     assert FAIL not in {check.outcome for check in found.verdict.checks}
-    assert "p(x) did not move; p(y given x): the metric holds" == signals.diagnosis(found)
+    assert signals.diagnosis(found) == "p(x) did not move; p(y given x): the metric holds"
 
 
 def test_the_world_moved_and_nobody_knows_what_is_right(package: Bundle, tmp_path: Path):
@@ -64,7 +64,7 @@ def test_the_world_moved_and_nobody_knows_what_is_right(package: Bundle, tmp_pat
 
     failed = {check.name for check in found.verdict.checks if check.outcome is FAIL}
     assert failed == {f"drift: credit_limit {m}" for m in ("PSI", "JS", "KS")}
-    assert "p(x) moved; p(y given x): no outcomes, so unknown" == signals.diagnosis(found)
+    assert signals.diagnosis(found) == "p(x) moved; p(y given x): no outcomes, so unknown"
     said = signals.of(CREDIT, found)
     assert said["drift"]["feature"] == "credit_limit"
     assert said["drift"]["psi"] > 0.5
@@ -80,8 +80,9 @@ def test_what_is_right_moved_and_the_world_did_not(package: Bundle, tmp_path: Pa
 
     assert blind.verdict.outcome is PASS
     assert named(found, "performance: auc").outcome is FAIL
-    assert "p(x) did not move; p(y given x): the metric fell, concept drift" == signals.diagnosis(
-        found
+    assert (
+        signals.diagnosis(found)
+        == "p(x) did not move; p(y given x): the metric fell, concept drift"
     )
 
 

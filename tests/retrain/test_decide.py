@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -263,7 +264,7 @@ class Watched(RuleBasedStateMachine):
     @invariant()
     def urgent_ones_keep_their_own_distance(self) -> None:
         urgent = [at for at, priority in self.begun if priority == URGENT]
-        for one, two in zip(urgent, urgent[1:], strict=False):
+        for one, two in itertools.pairwise(urgent):
             assert two - one >= WEEKLY.urgent_interval
 
 

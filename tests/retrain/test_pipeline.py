@@ -1,4 +1,4 @@
-"""The watch pipeline, run as Kubeflow's compiled file: each decision takes its branch, and no other.
+"""The watch pipeline, run as Kubeflow's compiled file: each decision takes its own branch.
 
 The training inside is the real one, of a workload whose data nobody named: it begins, with what
 the decision hands on, and ends at its first step.

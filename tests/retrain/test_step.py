@@ -193,7 +193,7 @@ def test_a_registration_says_why_its_version_was_trained(
 
 
 def test_every_workload_says_when_it_is_trained_again():
-    """streamrec weekly, digits monthly, credit quarterly."""
+    """Streamrec weekly, digits monthly, credit quarterly."""
     every = {name: load(name).watch.every for name in ("streamrec", "digits", "credit")}
 
     assert {name: span.days for name, span in every.items() if span} == {

@@ -19,7 +19,7 @@ from penstock.rollout.kill import KILL
 from penstock.rollout.lease import FileLease
 from penstock.rollout.opened import Placed
 from penstock.rollout.plan import Phase
-from penstock.rollout.ports import Stale
+from penstock.rollout.ports import Stale, TableError
 from penstock.rollout.state import IN_FORCE, INTENT, OPENED, Ask, State
 from penstock.rollout.table import TrafficTable
 from penstock.verdict import Outcome
@@ -63,6 +63,39 @@ def test_good_evidence_carries_every_user_over(release: Release):
     last = release.plane().tables()[-1]
     assert (last.champion, last.trickle) == ("b", "a")
     assert release.story().moves == ("STAGING", "SHADOW", "CANARY", "PRODUCTION")
+
+
+@dataclass
+class Refusing(FilePlane):
+    """A plane that takes no table while it is told so, and says so at once."""
+
+    refuses: list[bool] = field(default_factory=lambda: [True])
+
+    def apply(self, table: TrafficTable) -> None:
+        """Refuse, or take."""
+        if self.refuses[0]:
+            raise TableError("the role lacks it")
+        super().apply(table)
+
+
+def test_a_plane_that_refuses_costs_one_intent_however_long(release: Release):
+    """A step forward that nobody takes waits as it was written; taken at last, it is carried."""
+    ledger = release.ledger()
+    controller = release.controller(ledger)
+    plane = Refusing(release.plane().path)
+    controller.plane = plane
+    controller.observer = replace(controller.observer, plane=plane)
+
+    for _ in range(5):
+        state = controller.tick()
+        assert controller.problem == "the role lacks it"
+        controller.clock.sleep(TICK_S)
+    assert [e.kind for e in ledger.entries("digits")].count(INTENT) == 1
+    assert state.pending is not None
+
+    plane.refuses[0] = False
+    assert (controller.tick().phase, plane.tables()[-1].mirror) == (Phase.SHADOW, "b")
+    ledger.close()
 
 
 def test_a_first_version_has_every_user_from_its_one_step_on(tmp_path: Path):

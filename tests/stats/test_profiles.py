@@ -99,7 +99,7 @@ def test_values_of_one_list_are_one_example():
 
 
 def test_examples_of_few_users_are_few():
-    """The same shares from fewer who are independent: the distance stays, chance reaches further."""
+    """The same shares from fewer who are independent: the distance stays, chance grows."""
     rng = np.random.default_rng(3)
     train, now = chunked(rng.normal(size=2_000)), chunked(rng.normal(size=2_000))
 

@@ -7,6 +7,7 @@ import ipaddress
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 import pytest
 from cryptography import x509
@@ -188,6 +189,22 @@ def test_an_address_that_would_not_do_is_refused(host: str, said: str):
 )
 def test_an_address_that_will_do_loses_its_last_slash(host: str, insecure: bool):
     assert connection.checked(host, token=True, insecure=insecure) == host.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [("https://kubeflow.example.com", "http://proxy:3128"), ("https://inside.example.com", None)],
+)
+def test_a_proxy_is_used_where_the_environment_says_so(
+    monkeypatch: pytest.MonkeyPatch, host: str, wanted: str | None
+):
+    """The generated client knows none by itself."""
+    monkeypatch.setattr(connection, "getproxies", getproxies)
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "inside.example.com")
+
+    made = connection.configuration(host, Tokens(None, {}), None, insecure=False)
+    assert made.proxy == wanted
 
 
 @pytest.fixture(scope="module")

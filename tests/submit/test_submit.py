@@ -178,7 +178,7 @@ def test_a_run_can_be_followed_and_cancelled_later(
     """By its id alone: nothing is compiled."""
     carry()
     run_id = kubeflow.runs[0]["run_id"]
-    assert carry("cancel", workload="", run_id=run_id).outcome is Outcome.CANCELLED
+    assert carry("cancel", workload="", run_id=run_id).outcome is Outcome.STOPPING
     assert kubeflow.runs[0]["state"] == "CANCELING"
     kubeflow.script = [becomes("CANCELED")]
     assert carry("follow", workload="", run_id=run_id, wait_s=60).outcome is Outcome.CANCELLED

@@ -103,14 +103,18 @@ def test_what_is_there_and_not_shown_ends_with_that(server: Server, service: Ser
 
 
 def test_a_server_that_knows_no_filter_does_no_harm(
-    server: Server, service: Service, kubeflow: Kubeflow, file: Path, monkeypatch: Any
+    service: Service, kubeflow: Kubeflow, file: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It lists others; the one of the name is taken."""
+    """It lists others too, page after page; the one of the name is taken, on the last as well."""
     monkeypatch.setattr("tests.submit.kubeflow._matches", lambda _one, _asked: True)
-    other = ensured(service, file, name="train-credit")
-    mine = ensured(service, file)
+    for name in ("train-credit", "train-streamrec", "train-digits"):
+        for version in ("local-1", "local-2", "local-3"):
+            ensured(service, file, version, name=name)
+    again = ensured(service, file, "local-3")
 
-    assert other.pipeline_id != mine.pipeline_id
+    assert not again.uploaded
+    assert again.version_id == kubeflow.versions[-1]["pipeline_version_id"]
+    assert len(kubeflow.versions) == 9
 
 
 @given(st.text(), st.text())
