@@ -1,8 +1,9 @@
 """Run one command in the file system of an image, confined as a cluster confines a pod's container.
 
 Runs as a process of its own in new namespaces (``unshare`` begins it): no network but loopback, no
-other processes to be seen, the root file system read-only, no privilege, and only the folders that it
-was given, /tmp and /dev/shm to write to. What a container run time does, in a page, so that tests need none.
+other processes to be seen, the root file system read-only, no privilege, and only the folders that
+it was given, /tmp and /dev/shm to write to. What a container run time does, in a page, so that tests
+need none.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
+HOME = "/tmp"  # noqa: S108 - in the container, where nobody else is
 NO_NEW_PRIVILEGES = 38
 """``PR_SET_NO_NEW_PRIVS``, see prctl(2): no program gives back what was laid down."""
 
-NAMESPACES = ("--mount", "--net", "--pid", "--ipc", "--uts")
+NAMESPACES = ("--mount", "--pid", "--ipc", "--uts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,9 @@ class Confined:
     folders: Mapping[str, str]
     """Folders it may write to: where they are here, and there."""
 
+    network: bool = False
+    """Whether it has this machine's network, as who is to be asked something must."""
+
 
 def started(confined: Confined, **pipes: int) -> subprocess.Popen[bytes]:
     """Start the command; the caller, who must be root, waits for it. It ends when its parent does.
@@ -48,7 +53,8 @@ def started(confined: Confined, **pipes: int) -> subprocess.Popen[bytes]:
     # Clusters write this file too; without it nobody is called localhost.
     _point(confined.root, "/etc/hosts").write_text("127.0.0.1 localhost\n", encoding="utf-8")
     own = [sys.executable, "-m", "pipelines.confined", json.dumps(asdict(confined))]
-    return subprocess.Popen(["unshare", *NAMESPACES, "--fork", "--kill-child", "--", *own], **pipes)
+    apart = NAMESPACES if confined.network else (*NAMESPACES, "--net")
+    return subprocess.Popen(["unshare", *apart, "--fork", "--kill-child", "--", *own], **pipes)
 
 
 def _point(root: str, folder: str) -> Path:
@@ -66,7 +72,8 @@ def _arrange(confined: Confined) -> None:
     _mount("--bind", root, root)
     _mount("-o", "remount,bind,ro", root)
     _mount("-t", "proc", "-o", "nosuid,nodev,noexec", "proc", f"{root}/proc")
-    _mount("-t", "sysfs", "-o", "ro,nosuid,nodev,noexec", "sysfs", f"{root}/sys")
+    _mount("--rbind", "/sys", f"{root}/sys")
+    _mount("-o", "remount,bind,ro", f"{root}/sys")
     _mount("-t", "tmpfs", "-o", "nosuid,mode=755", "tmpfs", f"{root}/dev")
     for device in DEVICES:
         _point(root, f"dev/{device}").touch()
@@ -78,13 +85,14 @@ def _arrange(confined: Confined) -> None:
         # One below /tmp has vanished under what was just mounted there.
         _point(root, there).mkdir(parents=True, exist_ok=True)
         _mount("--bind", here, str(_point(root, there)))
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if not confined.network:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def _become(confined: Confined) -> None:
     """Lay down every privilege, for good."""
     os.chroot(confined.root)
-    os.chdir("/tmp")
+    os.chdir(HOME)
     os.setgroups([])
     os.setresgid(confined.user, confined.user, confined.user)
     os.setresuid(confined.user, confined.user, confined.user)
@@ -98,7 +106,9 @@ def main(text: str) -> None:
     _arrange(confined)
     _become(confined)
     os.umask(0o022)
-    os.execvpe(confined.command[0], list(confined.command), dict(confined.environment))
+    os.execvpe(  # noqa: S606 - the command is the image's and the step's
+        confined.command[0], list(confined.command), dict(confined.environment)
+    )
 
 
 if __name__ == "__main__":

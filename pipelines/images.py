@@ -19,7 +19,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import docker
+from kfp.local import DockerRunner, docker_task_handler
+
 from penstock.cli.home import Home
+from pipelines.compiling import compile_to
 from pipelines.confined import Confined, started
 from pipelines.local import Event, execute, require_kfp
 
@@ -82,9 +86,6 @@ def runner(environment: Mapping[str, str], folders: Sequence[Path]) -> Any:
         environment: What every step reads besides what its image declares.
         folders: What every step may write to besides its artifacts; each is at the same path there.
     """
-    import docker
-    from kfp.local import DockerRunner, docker_task_handler
-
     shared = {str(f): {"bind": str(f), "mode": "rw"} for f in folders}
 
     def run(client: object, image: str, command: Sequence[str], volumes: Any, **given: Any) -> int:
@@ -123,8 +124,6 @@ def run(workload: str, arguments: Mapping[str, Any], *, root: Path, home: Home, 
     Args:
         root: Folder of this run; steps write below it.
     """
-    from pipelines.compiling import compile_to
-
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o777)
     # kfp makes each step's folder on this side, and a user of another number writes into it.

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Build the images of Penstock with buildah, write what is in them, print their digests and sizes.
 #
-#   scripts/images.sh [--base REF] [--out FOLDER] [TARGET...]
+#   scripts/images.sh [--base REF] [--fresh] [--out FOLDER] [TARGET...]
 #
 # Targets are data, train, engine, control and serve, which are built when none is named, and
-# engine-gpu and serve-gpu. Without --base a Debian is bootstrapped once and used again until
-# `buildah rmi penstock-base` removes it; DEBIAN_MIRROR says where it comes from. The folder, build/images
-# by default, gets images.json (references by digest, for a profile) and an SBOM for each image.
-# Where packages come from is asked of this machine: UV_* variables, uv.toml, pip's settings.
+# engine-gpu and serve-gpu. With --fresh no layer of an earlier build is taken.
+# Without --base a Debian is bootstrapped once and used again until `buildah rmi penstock-base:bookworm`
+# removes it; DEBIAN_MIRROR and DEBIAN_SECURITY say where it comes from. UV_DEFAULT_INDEX or
+# PIP_INDEX_URL, UV_EXTRA_INDEX_URL and SSL_CERT_FILE say where packages come from; no image tells them.
+# The folder, build/images by default, gets images.json (references by digest, for a profile) and a
+# bill of materials for each image.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 out=build/images
 base=
+fresh=()
 suite=bookworm
 targets=()
 # One time for every file of every layer: what is in a layer, not when it was made, decides its digest.
@@ -29,6 +32,7 @@ stop() {
 while (($#)); do
     case $1 in
         --base) base=${2:?--base needs an image} && shift 2 ;;
+        --fresh) fresh=(--no-cache) && shift ;;
         --out) out=${2:?--out needs a folder} && shift 2 ;;
         data | train | engine | control | serve | engine-gpu | serve-gpu) targets+=("$1") && shift ;;
         *) stop "there is no target '$1'; see the head of scripts/images.sh." ;;
@@ -104,7 +108,7 @@ build() {
     local target=$1 name=$2
     say "building $target"
     buildah build --quiet --layers --timestamp "$epoch" --identity-label=false --pull-never \
-        --file components/images/Containerfile --ignorefile components/images/.containerignore \
+        "${fresh[@]}" --file components/images/Containerfile --ignorefile components/images/.containerignore \
         --build-arg "BASE=$base" --build-arg "REVISION=$revision" "${with[@]}" \
         --target "$target" --tag "localhost/$name" . >"$work/build.log" 2>&1 ||
         stop "the build of $target failed:" "$(tail -n 20 "$work/build.log")"

@@ -87,10 +87,15 @@ class Forwarding:
 
     async def ready(self) -> bool:
         """Return whether the predictor is."""
+        return (await self.standing())[0]
+
+    async def standing(self) -> tuple[bool, Headers]:
+        """Return whether the predictor is ready, and what it says of who it is."""
         try:
-            return (await self._hop.ask("GET", self._ready)).status == 200
+            said = await self._hop.ask("GET", self._ready)
         except Unreachable:
-            return False
+            return False, []
+        return said.status == 200, [(k, v) for k, v in said.headers.items() if k in WHO]
 
     async def answer(self, asked: Asked, headers: dict[bytes, bytes]) -> Outcome:
         """Fill in the answer, or why there is none."""

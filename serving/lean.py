@@ -28,16 +28,19 @@ class Lean:
         *,
         name: str,
         told: Callable[[Seen, str], None],
+        version: str = "",
     ) -> None:
         """Take the parts.
 
         Args:
+            version: Of the package that features are looked up for; a predictor of another one is
+                none to be ready with. Empty where nobody said it.
             app: What answers all other routes.
             told: Told, with its protocol, of every request that the predictor did not answer,
                 and so has not on record; must not wait or raise.
         """
         self._app, self._names, self._forwarding, self._name = app, names, forwarding, name
-        self._told = told
+        self._told, self._version = told, version
         self._v1, self._v2 = f"/v1/models/{name}:predict", f"/v2/models/{name}/infer"
         self._ready = {"/v2/health/ready", f"/v2/models/{name}/ready", f"/v1/models/{name}"}
 
@@ -47,11 +50,17 @@ class Lean:
         if method == "POST" and path in (self._v1, self._v2):
             await self._infer(scope, receive, send)
         elif method == "GET" and path in self._ready:
-            ready = await self._forwarding.ready()
-            said = orjson.dumps({"name": self._name, "ready": ready})
-            await _send(send, 200 if ready else 503, said, [JSON])
+            await self._say_ready(send)
         else:
             await self._app(scope, receive, send)
+
+    async def _say_ready(self, send: Send) -> None:
+        """Answer as who the predictor says it is: whoever asks wants to know who answers users."""
+        ready, who = await self._forwarding.standing()
+        version = dict(who).get(b"x-penstock-version", b"").decode("latin-1")
+        ready = ready and self._version in ("", version)
+        said = orjson.dumps({"name": self._name, "ready": ready})
+        await _send(send, 200 if ready else 503, said, [JSON, *who])
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])

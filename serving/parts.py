@@ -63,7 +63,7 @@ def assembled(given: argparse.Namespace, served: Served | Ruled) -> Parts:
         ValueError: The endpoint declares rules that do not answer.
     """
     contract, said = served.contract, {"slot": given.slot, "version": given.version}
-    log = PredictionLog(given.log, contract, **said, salt=salt())
+    log = PredictionLog(given.log, contract, **said, salt=salt(), roll_s=given.log_roll_s)
     metrics = Metrics(contract, **said, digest=served.bundle.digest, runtime=given.runtime, log=log)
     instead, features = StandIn.of(served), None
     if address := os.environ.get(ONLINE):

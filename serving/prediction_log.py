@@ -39,6 +39,7 @@ QUEUE_BYTES = 64 << 20
 """Lines that may wait for a disk that is slow or full."""
 
 ROLL_BYTES, ROLL_S = 64 << 20, 3600.0
+ROLLED = "seconds after which a journal is finished, and copied where copies are kept"
 COUNT_S = 1.0
 CLOSE_S = 4.0
 """How long a server that ends lets its last lines be copied away.
@@ -51,6 +52,18 @@ _CHUNK = 256 << 10
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
 said = logging.getLogger("serving")
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds of a command line.
+
+    Raises:
+        ValueError: It is none above 0.
+    """
+    found = float(text)
+    if not 0 < found < float("inf"):
+        raise ValueError(f"{text} is no time above 0")
+    return found
 
 
 class PredictionLog:

@@ -36,6 +36,7 @@ from serving.openapi import document
 from serving.package import NotServable, Served
 from serving.parts import Parts, answering_of, assembled
 from serving.path import Path as LeanPath
+from serving.prediction_log import ROLL_S, ROLLED, seconds
 from serving.reading import Names, of_instances
 from serving.ruling import Ruled
 from serving.runtime import DEFAULT, RUNTIMES
@@ -62,6 +63,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     said = "where to listen, for requests and for Prometheus; 0.0.0.0 in a pod"
     parser.add_argument("--host", default=LOOPBACK, help=said)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--log-roll-s", type=seconds, default=ROLL_S, help=ROLLED)
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), default=DEFAULT)
     parser.add_argument(
         "--rules-only", action="store_true", help="load no model; the package's rules answer"

@@ -33,7 +33,7 @@ from serving.lean import Lean
 from serving.metrics import Metrics
 from serving.openapi import document
 from serving.parts import ONLINE, salt
-from serving.prediction_log import PredictionLog
+from serving.prediction_log import ROLL_S, ROLLED, PredictionLog, seconds
 from serving.reading import Names
 from serving.seen import Seen
 from serving.server import server
@@ -83,6 +83,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 in a pod")
     add("--port", "--http_port", type=int, default=8080, help="8080 unless it is said")
     add("--log", type=Path, help="folder of a log of what the predictor did not answer")
+    add("--log-roll-s", type=seconds, default=ROLL_S, help=ROLLED)
     add("--version", default="", help="of the package; the records of the log hold it")
     add("--slot", default="a", help="the same, of the slot; a unless it is said")
     said = "where Prometheus finds the numbers; 0 takes a free one; none without it"
@@ -143,7 +144,9 @@ def assembled(given: argparse.Namespace) -> Parts:
         timeout_s=contract.endpoint.timeout_ms / 1000,
     )
     who = {"slot": given.slot, "version": given.version}
-    log = None if given.log is None else PredictionLog(given.log, contract, **who, salt=salt())
+    log = None
+    if given.log is not None:
+        log = PredictionLog(given.log, contract, **who, salt=salt(), roll_s=given.log_roll_s)
     metrics = Metrics(contract, **who, log=log)
     features = Features.open(described, address, instead=instead, aged=metrics.observe_age)
     metrics.watch("lookups", lambda: features.outcomes)
@@ -242,6 +245,7 @@ def serve(given: argparse.Namespace, parts: Parts, listens: socket.socket) -> No
         parts.forwarding,
         name=name,
         told=parts.told,
+        version=given.version,
     )
     endpoint = names.contract.endpoint
     described = document(names, name=name, version=given.version)

@@ -1,8 +1,8 @@
 """Split the locks into the lists of packages that images install, one list a layer.
 
-Runs in a build, with the base's bare Python: ``python3 layers.py LOCKS OUT``. What every image holds
-is one layer, CUDA's libraries another, torch and what goes with it a third; a node that pulls two
-images fetches each of them once.
+Runs in a build, with the base's bare Python: ``python3 layers.py LOCKS OUT``. What every image
+holds is one layer, CUDA's libraries another, torch and what goes with it a third; a node that pulls
+two images fetches each of them once.
 """
 
 import re
@@ -23,10 +23,10 @@ Lock = Mapping[str, str]
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return each package's lines, pin and hashes, by its name.
+    r"""Return each package's lines, pin and hashes, by its name.
 
-    >>> parse("# by make lock\\na==1 \\\\\\n    --hash=sha256:0\\nb==2\\n")
-    {'a': 'a==1 \\\\\\n    --hash=sha256:0', 'b': 'b==2'}
+    >>> parse("# by make lock\na==1\n    --hash=sha256:0\nb==2\n")
+    {'a': 'a==1\n    --hash=sha256:0', 'b': 'b==2'}
     """
     found: dict[str, str] = {}
     name = ""
@@ -51,7 +51,9 @@ def split(locks: Mapping[str, Lock], gpu: Lock) -> dict[str, dict[str, str]]:
     both = {n: line for n, line in _shared(wanted, "train", "engine").items() if n not in common}
     cuda = {n: line for n, line in both.items() if n.startswith("nvidia-")}
     torch = {n: line for n, line in both.items() if n not in cuda}
-    below = {group: {**common, **(both if group in {"train", "engine"} else {})} for group in GROUPS}
+    below = {
+        group: {**common, **(both if group in {"train", "engine"} else {})} for group in GROUPS
+    }
     own = {g: {n: line for n, line in wanted[g].items() if n not in below[g]} for g in GROUPS}
     tensorrt = {n: line for n, line in gpu.items() if n.startswith("tensorrt")}
     served = {n: line for n, line in own["serve"].items() if n != "onnxruntime"}

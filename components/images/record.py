@@ -1,7 +1,7 @@
 """Write down what was built: each image's digest, size and bill of materials.
 
-``python -m components.images.record --out FOLDER --base REF TARGET=NAME...``, after a build. The names in
-``images.json`` are by digest: what a profile or ``PENSTOCK_IMAGE_*`` pins.
+``python -m components.images.record --out FOLDER --base REF TARGET=NAME...``, after a build. The
+names in ``images.json`` are by digest: what a profile or ``PENSTOCK_IMAGE_*`` pins.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def record(target: str, name: str, out: Path) -> dict[str, Any]:
     finally:
         buildah("rm", container)
     return {
-        "image": f"{name.split(':')[0]}@{said['FromImageDigest']}",
+        "image": f"{name.rpartition(':')[0]}@{said['FromImageDigest']}",
         "tag": name,
         "id": f"sha256:{said['FromImageID']}",
         "layers": said["OCIv1"]["rootfs"]["diff_ids"],

@@ -1,7 +1,7 @@
 """What is in an image, as a CycloneDX document: Python packages, Debian packages, nothing guessed.
 
-Packages are those that lie in the image. Hashes are the lock's, and one of them is that of the wheel
-that was installed: they stand at what is distributed under the name, not at the component.
+Packages are those that lie in the image. Hashes are the lock's, and one of them is that of the
+wheel that was installed: they stand at what is distributed under the name, not at the component.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import (
     ExternalReference,
     ExternalReferenceType,

@@ -1,8 +1,8 @@
 """Make a bootstrapped Debian into a base: Python, a shell, certificates, and nothing that builds.
 
-``python3 slim.py ROOT``, as root, when every package is configured. Packages that no wanted one needs
-go with their files; so do package managers, documents, logs and what differs from one bootstrap to
-the next. dpkg's list of what stays is kept for whoever looks for vulnerable versions.
+``python3 slim.py ROOT``, as root, when every package is configured. Packages that no wanted one
+needs go with their files; so do package managers, documents, logs and what differs from one
+bootstrap to the next. dpkg's list of what stays is kept for whoever looks for vulnerable versions.
 """
 
 import re
@@ -32,8 +32,8 @@ CONFIGURED = frozenset({"debconf", "dpkg", "openssl", "perl-base", "readline-com
 
 EMPTIED = (
     "boot", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp",
-    "etc/apt", "etc/cron.d", "etc/cron.daily", "etc/default", "etc/init.d", "etc/kernel", "etc/logrotate.d",
-    "etc/pam.d", "etc/security", "etc/skel", "etc/systemd", "etc/xdg",
+    "etc/apt", "etc/cron.d", "etc/cron.daily", "etc/default", "etc/init.d", "etc/kernel",
+    "etc/logrotate.d", "etc/pam.d", "etc/security", "etc/skel", "etc/systemd", "etc/xdg",
     "usr/games", "usr/include", "usr/lib/systemd", "usr/local", "usr/share/bash-completion",
     "usr/share/bug", "usr/share/debconf", "usr/share/doc", "usr/share/info", "usr/share/lintian",
     "usr/share/locale", "usr/share/man", "usr/share/menu", "usr/share/perl5", "usr/share/pixmaps",
@@ -50,8 +50,8 @@ REMOVED = (
 )  # fmt: skip
 """Files that a run time writes, or that say when the base was made."""
 
-PASSWD = "root:x:0:0:root:/root:/usr/sbin/nologin\npenstock:x:65532:65532::/tmp:/usr/sbin/nologin\n"
-GROUP = "root:x:0:\npenstock:x:65532:\n"
+USERS = "root:x:0:0:root:/root:/usr/sbin/nologin\npenstock:x:65532:65532::/tmp:/usr/sbin/nologin\n"
+GROUPS = "root:x:0:\npenstock:x:65532:\n"
 HOME = "var/lib/penstock"
 OWNER = 65532
 
@@ -59,10 +59,10 @@ Stanza = Mapping[str, str]
 
 
 def installed(status: str) -> dict[str, Stanza]:
-    """Return the fields of each package that dpkg's status file calls installed.
+    r"""Return the fields of each package that dpkg's status file calls installed.
 
-    >>> installed("Package: a\\nStatus: install ok installed\\nDepends: b (>= 1),\\n c\\n")["a"]["Depends"]
-    'b (>= 1), c'
+    >>> installed("Package: a\nStatus: install ok installed\nDepends: b,\n c\n")["a"]["Depends"]
+    'b, c'
     """
     found: dict[str, Stanza] = {}
     for text in status.split("\n\n"):
@@ -106,8 +106,8 @@ def slim(root: Path) -> None:
     text = status.read_text().split("\n\n")
     status.write_text("\n\n".join(t for t in text if installed(t).keys() & kept) + "\n")
     _clean(root)
-    (root / "etc/passwd").write_text(PASSWD)
-    (root / "etc/group").write_text(GROUP)
+    (root / "etc/passwd").write_text(USERS)
+    (root / "etc/group").write_text(GROUPS)
     (root / HOME).mkdir(mode=0o755)
     shutil.chown(root / HOME, OWNER, OWNER)
 

@@ -30,6 +30,9 @@ SENT = ".sent"
 """Ending of an empty file beside a Parquet file that was copied to where they are kept."""
 
 COUNTERS = "counters.json"
+COPIED = "counters-"
+"""Beginning of a copy of it where finished files are kept, one for each log."""
+
 REFUSED = "refused-"
 """Beginning of a file with a journal's lines that could not be read."""
 

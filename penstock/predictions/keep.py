@@ -8,7 +8,9 @@ the other place refused, try again later.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -63,6 +65,7 @@ def keep(folder: Path, *, now: float, to: Place | None = None, linger_s: float =
         _attempt(kept, lambda: _expired(folder, kept, now))
         if to is not None:
             _attempt(kept, lambda: _send(folder, kept, to))
+            _attempt(kept, lambda: _send_counters(folder, to))
         return kept
 
 
@@ -171,6 +174,16 @@ def _send(folder: Path, kept: Kept, to: Place) -> None:
             to.send(parquet, contract.workload)
             note.touch()
             kept.sent += 1
+
+
+def _send_counters(folder: Path, to: Place) -> None:
+    """Copy what the log counts beside its files: whoever reads those must know what they lack."""
+    workloads = {c.workload for p in files.parquets(folder) if (c := files.contract_of(p))}
+    path = folder / files.COUNTERS
+    if path.exists():
+        where = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]
+        for workload in workloads:
+            to.send(path, workload, name=f"{files.COPIED}{socket.gethostname()}-{where}.json")
 
 
 def main(argv: list[str]) -> int:

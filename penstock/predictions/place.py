@@ -133,13 +133,16 @@ class Place:
         pq.write_table(table, made, compression="zstd")
         self._put(made.getvalue(), path)
 
-    def send(self, file: Path, workload: str) -> None:
+    def send(self, file: Path, workload: str, *, name: str = "") -> None:
         """Copy a finished file into the workload's folder of this place.
+
+        Args:
+            name: Of the copy; that of the file where none is given.
 
         Raises:
             OSError: The place refuses.
         """
-        path = f"{self.root}/{workload}/{file.name}"
+        path = f"{self.root}/{workload}/{name or file.name}"
         if not self.local:
             self._put(file.read_bytes(), path)
             return

@@ -34,9 +34,6 @@ from penstock.workload import Workload
 EVERY_S = 5.0
 """Between two looks at what has come; a store counts them."""
 
-COUNTERS = "counters-"
-"""Beginning of a copied ``counters.json``, one for each pod."""
-
 
 @dataclass(kw_only=True)
 class StoredReader:
@@ -118,7 +115,7 @@ class StoredReader:
         place = self.at()
         for info in _listed(place):
             name = info.path.rsplit("/", 1)[-1]
-            if name.startswith(COUNTERS):
+            if name.startswith(files.COPIED):
                 held, at = _json(place, info.path), info.mtime_ns / 1e9
                 self._losses.note(info.path, held, at)
             elif name.startswith("predictions-") and name.endswith(files.PARQUET):

@@ -2,9 +2,9 @@
 
 from penstock.storage.address import address, is_uri, shown
 from penstock.storage.errors import StoreError, Unreachable
-from penstock.storage.fetch import cache_folder, fetch, local, opened
+from penstock.storage.fetching import cache_folder, fetch, fill, local, opened
 from penstock.storage.moving import Heard, Moved
-from penstock.storage.publish import name_of, packages, publish, publish_signature
+from penstock.storage.publishing import name_of, packages, publish, publish_signature
 
 __all__ = [
     "Heard",
@@ -14,6 +14,7 @@ __all__ = [
     "address",
     "cache_folder",
     "fetch",
+    "fill",
     "is_uri",
     "local",
     "name_of",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 CONNECT_S, REQUEST_S = 5.0, 30.0
 """Longest wait for a connection, and for a byte to come or go on one."""
 
-RETRY_S = 10.0
-"""How long the client of Google's store goes on trying by itself, before we try anew."""
+CLIENT_TRIES, RETRY_S = 3, 10.0
+"""How often S3's client tries a request by itself, and how long Google's goes on, before we do."""
 
 NO_REGION = "us-east-1"
 """What a store that is not Amazon's is told where nobody named a region: its client would ask for
@@ -60,6 +60,7 @@ def _s3() -> fs.FileSystem:
         region=region or (NO_REGION if endpoint else None),
         connect_timeout=CONNECT_S,
         request_timeout=REQUEST_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=CLIENT_TRIES),
         # A small object is one request then, and not the three of an upload in parts.
         allow_delayed_open=True,
     )

@@ -12,7 +12,7 @@ from penstock.storage.address import shown
 T = TypeVar("T")
 
 ATTEMPTS = 3
-"""Times that one file or question is tried; each of them, the store's client tries three times."""
+"""Times that one file or question is tried; in each, the store's client tries a few times."""
 
 FIRST_S, LONGEST_S = 0.5, 8.0
 """Wait before the second attempt; it doubles, up to the longest."""

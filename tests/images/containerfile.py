@@ -23,7 +23,7 @@ class Stage:
 def parse(text: str) -> dict[str, Stage]:
     """Return the stages by name; instructions before the first FROM are left out."""
     found: dict[str, Stage] = {}
-    joined = re.sub(r"\\\n\s*", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE))
+    joined = re.sub(r"\s*\\\n\s*", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE))
     for line in filter(None, joined.splitlines()):
         word, rest = line.split(maxsplit=1)
         if word == "FROM":

@@ -38,8 +38,11 @@ def test_servers_answer_by_one_onnx_runtime_with_and_without_a_gpu():
 
 def test_cuda_libraries_are_of_one_major_version():
     majors = {PINS["CUDA"].split(".")[0]}
-    majors |= {found for name in layers.parse((HERE / "gpu.txt").read_text())
-               for found in re.findall(r"-cu(\d+)", name)}
+    majors |= {
+        found
+        for name in layers.parse((HERE / "gpu.txt").read_text())
+        for found in re.findall(r"-cu(\d+)", name)
+    }
     assert len(majors) == 1
 
 

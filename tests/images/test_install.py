@@ -1,4 +1,4 @@
-"""Laws of what is installed: bytecode that no time spoils, no tests or headers, one mode for all."""
+"""Laws of what is installed: bytecode that no time spoils, no tests, no headers, the same modes."""
 
 import importlib.util
 import os
@@ -85,5 +85,7 @@ def test_compiling_is_what_python_s_own_compiler_does(tmp_path: Path):
     install.compiled(root)
     ours = Path(importlib.util.cache_from_source(str(root / "a.py"))).read_bytes()
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    theirs = py_compile.compile(str(root / "a.py"), cfile=str(tmp_path / "x"), invalidation_mode=mode)
+    theirs = py_compile.compile(
+        str(root / "a.py"), cfile=str(tmp_path / "x"), invalidation_mode=mode
+    )
     assert ours == Path(str(theirs)).read_bytes()

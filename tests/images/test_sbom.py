@@ -6,7 +6,12 @@ from pathlib import Path
 from components.images import sbom
 from tests.images.test_slim import status
 
-LOCK = "numpy==2.3.5 \\\n    --hash=sha256:" + "a" * 64 + "\nother==1 \\\n    --hash=sha256:" + "b" * 64
+LOCK = (
+    "numpy==2.3.5 \\\n    --hash=sha256:"
+    + "a" * 64
+    + "\nother==1 \\\n    --hash=sha256:"
+    + "b" * 64
+)
 
 
 def image(root: Path, *packages: tuple[str, str]) -> Path:
@@ -15,7 +20,7 @@ def image(root: Path, *packages: tuple[str, str]) -> Path:
     for name, version in packages:
         (site / f"{name}-{version}.dist-info").mkdir(parents=True)
         (site / f"{name}-{version}.dist-info" / "METADATA").write_text(
-            f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n\nText."
+            f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n\n."
         )
     (root / "var/lib/dpkg").mkdir(parents=True)
     (root / sbom.STATUS).write_text(status({"libc6": [], "dash": ["libc6"]}))

@@ -46,12 +46,12 @@ def test_what_stays_is_needed_by_something_that_stays(depends: dict[str, list[st
 
 def test_an_alternative_that_is_installed_stays():
     packages = slim.installed(
-        "Package: a\nStatus: install ok installed\nDepends: b | c,\n d:any (>= 2)\n\n"
-        "Package: c\nStatus: install ok installed\n\nPackage: d\nStatus: install ok installed\n\n"
-        "Package: e\nStatus: deinstall ok config-files\n"
+        "Package: aa\nStatus: install ok installed\nDepends: bb | cc,\n dd:any (>= 2)\n\n"
+        "Package: cc\nStatus: install ok installed\n\nPackage: dd\nStatus: install ok installed\n\n"
+        "Package: ee\nStatus: deinstall ok config-files\n"
     )
-    assert slim.needed(packages, ("a",)) == {"a", "c", "d"}
-    assert "e" not in packages
+    assert slim.needed(packages, ("aa",)) == {"aa", "cc", "dd"}
+    assert "ee" not in packages
 
 
 def test_a_wanted_package_that_is_missing_is_told():
@@ -59,7 +59,9 @@ def test_a_wanted_package_that_is_missing_is_told():
         slim.needed({}, ("python3.11",))
 
 
-def test_files_of_what_goes_go_and_shared_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_of_what_goes_go_and_shared_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Paths through a link and past it are one file: /bin is a link to usr/bin."""
     monkeypatch.setattr(slim, "WANTED", ("kept",))
     monkeypatch.setattr(slim.needed, "__defaults__", (("kept",),))

@@ -7,7 +7,15 @@ import pytest
 
 from components import images
 
-RELATED = ("components", "feature_repo", "penstock", "pipelines", "requirements", "serving", "workloads")
+RELATED = (
+    "components",
+    "feature_repo",
+    "penstock",
+    "pipelines",
+    "requirements",
+    "serving",
+    "workloads",
+)
 
 
 @pytest.fixture

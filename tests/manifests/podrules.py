@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import cast
 
 from tests.manifests.built import Object, Pods, every
 
@@ -124,8 +125,8 @@ def ends(found: list[Object]) -> Iterator[str]:
     for held in every(found):
         grace = held.spec.get("terminationGracePeriodSeconds", 30)
         for container in held.spec["containers"] if held.namespace == "models" else []:
-            stop = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
-            command: list[str] = stop.get("command", ["sleep", "0"])
+            stop: Object = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
+            command = cast("list[str]", stop.get("command", ["sleep", "0"]))
             waits = int(command[-1])
             if not 5 <= waits <= grace - 20:
                 yield f"{held.of} waits {waits} s of {grace} before it ends"

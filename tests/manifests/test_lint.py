@@ -114,7 +114,7 @@ PLANTED: dict[str, list[Callable[[Found], Any]]] = {
     "limits": [
         lambda f: controller(f)["containers"][0].pop("resources"),
         lambda f: brings(f)["resources"]["limits"].pop("cpu"),
-        lambda f: controller(f)["containers"][0]["resources"]["limits"].update(memory="2Gi"),
+        lambda f: controller(f)["containers"][0]["resources"]["limits"].update(memory="3Gi"),
     ],
     "probes": [
         lambda f: slot(f)["model"].pop("startupProbe"),

@@ -173,7 +173,7 @@ def test_every_file_with_records_is_as_private_as_the_journal(tmp_path: Path):
 
     made = [p for p in tmp_path.rglob("*") if p.suffix in (".parquet", ".json")]
     made += [*(tmp_path / "a").glob("refused-*")]
-    assert (len(left), len(made)) == (2, 7)
+    assert (len(left), len(made)) == (2, 8)
     assert {path.stat().st_mode & 0o777 for path in made} == {0o640}
 
 

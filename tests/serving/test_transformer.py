@@ -19,6 +19,7 @@ from penstock.online import Layout
 from serving.forwarding import DOWN, Forwarding, forwarded
 from serving.hop import Answer, Hop, Unreachable
 from serving.instead import StandIn
+from serving.lean import Lean
 from serving.package import Served
 from serving.reading import Names, read_v1
 from serving.seen import Seen
@@ -330,6 +331,44 @@ def test_on_record_here_is_what_is_on_none_of_the_predictors(stack: Stack):
     assert [requests(status) for status in (200, 400)] == [before[0] + 1, before[1] + 1]
     kinds = [name for name in counted() if name.startswith("penstock_lookups_total")]
     assert kinds, "look-ups are counted where they are done"
+
+
+def test_who_asks_whether_it_is_ready_is_told_who_answers_users(stack: Stack):
+    """The predictor's version and slot, on each route; a release holds them against its table."""
+    for path in ("/v2/models/digits/ready", "/v2/health/ready", "/v1/models/digits"):
+        found = httpx.get(f"http://127.0.0.1:{stack.port}{path}", trust_env=False)
+        assert (found.status_code, found.json()["ready"]) == (200, True)
+        who = (found.headers["x-penstock-version"], found.headers["x-penstock-slot"])
+        assert who == ("3", "a")
+
+
+@pytest.mark.parametrize(("own", "status"), [("3", 200), ("", 200), ("2", 503)])
+def test_it_is_not_ready_with_a_predictor_of_another_version(stack: Stack, own: str, status: int):
+    """Features of one package for the model of another are nobody's answer."""
+    sent: list[dict[str, Any]] = []
+
+    async def asked() -> None:
+        hop = Hop("127.0.0.1", stack.predictor_port, connections=1, timeout_s=5)
+        served = Served(stack.package)
+        named: dict[str, Any] = {"name": "digits", "features": None}
+        forwarding = Forwarding(served.contract, hop, **named, instead=StandIn.of(served))
+        names = Names(served.contract, stack.layout)
+        lean = Lean(never, names, forwarding, name="digits", told=never, version=own)
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await lean({"path": "/v2/models/digits/ready", "method": "GET"}, never, send)
+        hop.close()
+
+    asyncio.run(asked())
+    assert sent[0]["status"] == status
+    assert (b"x-penstock-version", b"3") in sent[0]["headers"]
+
+
+def never(*_: Any) -> Any:
+    """Be what nobody calls."""
+    raise AssertionError
 
 
 def test_it_says_what_it_takes(stack: Stack):

@@ -40,67 +40,86 @@ class Faults:
         self.wrong = wrong
 
 
+class Before(ThreadingHTTPServer):
+    """Stands before the store of an address."""
+
+    daemon_threads = True
+
+    def __init__(self, url: str) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behind, self.faults = url.removeprefix("http://"), Faults()
+        self.faults.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands a request on, or fails."""
+
+    protocol_version = "HTTP/1.1"
+    server: Before
+
+    def _pass(self) -> None:
+        body, asked = self._body(), f"{self.command} {self.path}"
+        self.server.faults.asked.append(asked)
+        how = self.server.faults.wrong(asked) or ""
+        if how == "hang":
+            time.sleep(3)
+            how = "503"
+        if how[:1].isdigit():
+            self._fail(*how.partition(" ")[::2])
+        else:
+            self._forward(body, cut=how == "cut")
+
+    def _body(self) -> bytes:
+        """Return a request's body as it came; S3's clients send uploads in chunks."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        came = b""
+        while size := int((line := self.rfile.readline()).split(b";")[0], 16):
+            came += line + self.rfile.read(size + 2)
+        came += line
+        while (line := self.rfile.readline()).strip():
+            came += line
+        return came + line
+
+    def _forward(self, body: bytes, *, cut: bool) -> None:
+        store = http.client.HTTPConnection(self.server.behind, timeout=30)
+        store.request(self.command, self.path, body, dict(self.headers))
+        answer = store.getresponse()
+        data, length = answer.read(), answer.getheader("Content-Length")
+        store.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length or str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+        self.close_connection = cut
+
+    def _fail(self, status: str, message: str) -> None:
+        code = {"403": "SignatureDoesNotMatch", "503": "SlowDown"}[status]
+        data = ERROR.format(code=code, message=message).encode()
+        self.send_response(int(status))
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass  # noqa: N815 - its base asks so
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def faulty(url: str) -> Iterator[Faults]:
     """Run a proxy before a store."""
-    faults = Faults()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _pass(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked = f"{self.command} {self.path}"
-            faults.asked.append(asked)
-            how = faults.wrong(asked)
-            if how == "hang":
-                time.sleep(3)
-            if how == "hang" or (how and how[0].isdigit()):
-                self._fail(how)
-                return
-            status, headers, data = self._forwarded(body)
-            self.send_response(status)
-            for name, value in headers:
-                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                    self.send_header(name, value)
-            length = dict((n.lower(), v) for n, v in headers).get("content-length", len(data))
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if how == "cut" else data)
-            self.close_connection = how == "cut"
-
-        def _forwarded(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            upstream = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
-            upstream.request(self.command, self.path, body, dict(self.headers))
-            answer = upstream.getresponse()
-            data = answer.read()
-            upstream.close()
-            return answer.status, answer.getheaders(), data
-
-        def _fail(self, how: str) -> None:
-            status, _, message = how.partition(" ") if how != "hang" else ("503", "", "")
-            code = {"403": "SignatureDoesNotMatch", "503": "SlowDown"}[status]
-            data = ERROR.format(code=code, message=message).encode()
-            self.send_response(int(status))
-            self.send_header("Content-Type", "application/xml")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass  # noqa: N815 - its base asks so
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    faults.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield faults
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with Before(url) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.faults
+        finally:
+            server.shutdown()
+            thread.join(10)

@@ -172,12 +172,13 @@ def test_an_interruption_ends_the_waiting_and_not_the_run(
     kubeflow.script = [becomes("RUNNING", train="RUNNING")]
     following = command("--follow", run_id, "--host", server.url, "--every", "1")
     with subprocess.Popen(
-        following, env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+        following, env=environment(tmp_path), stdout=subprocess.PIPE, text=True, process_group=0
     ) as process:
         assert process.stdout is not None
         while "train" not in process.stdout.readline():
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        # As a terminal does it: to everybody in front of it.
+        os.killpg(process.pid, signal.SIGINT)
         said = process.stdout.read()
 
     assert process.returncode == 130

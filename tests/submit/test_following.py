@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,12 @@ def test_a_log_without_an_end_is_not_read_for_ever(
     """Its end may then be missing; the run's end is not."""
     monkeypatch.setattr("pipelines.submission.reasons.LARGEST", 100_000)
     kubeflow.script = [becomes("FAILED", train="FAILED")]
-    kubeflow.logs["wf-system-container-103"] = "x" * 3_000_000
+    kubeflow.logs["wf-system-container-103"] = "x" * 3_000_000 + "\nValueError: the end\n"
 
-    assert follow().outcome is Outcome.FAILED
+    ended = follow()
+
+    assert ended.outcome is Outcome.FAILED
+    assert "the end" not in ended.reason
 
 
 def test_a_cancelled_run_is_followed_to_its_end(follow: Callable[..., Ended], kubeflow: Kubeflow):
@@ -223,6 +227,16 @@ def test_a_server_that_stays_away_is_given_up(
 
     assert ended.value.outcome is Outcome.UNREACHABLE
     assert len(told) == following.OUTAGE_S / 10 + 1
+
+
+def test_outages_do_not_add_up(follow: Callable[..., Ended], server: Server, kubeflow: Kubeflow):
+    """Whoever answers in between has come back."""
+    away = Fault("GET .*/runs/", "status", times=40, status=503)
+    server.faults = [away, Fault("GET .*/runs/", "none"), replace(away)]
+    kubeflow.script = [becomes("RUNNING"), becomes(OK)]
+
+    assert follow().outcome is Outcome.SUCCEEDED
+    assert following.OUTAGE_S < 2 * 40 * 10
 
 
 def test_a_token_that_is_taken_away_ends_the_following(

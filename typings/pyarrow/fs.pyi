@@ -26,6 +26,9 @@ class FileSystem:
 
 class LocalFileSystem(FileSystem): ...
 
+class AwsStandardS3RetryStrategy:
+    def __init__(self, max_attempts: int = ...) -> None: ...
+
 class S3FileSystem(FileSystem):
     def __init__(self, **options: Any) -> None: ...
 

@@ -204,7 +204,7 @@ def test_of_two_processes_one_acts_and_the_other_takes_over_when_told_to_end(pla
     """SIGTERM: the lease is given back, and the other leads at once."""
     one, two = place.replica("one"), place.replica("two")
     with running(one) as port:
-        wait(lambda: one.election.leads())
+        wait(one.election.leads)
         wait(lambda: place.table().trickle is None and place.slots().seen("a").state == "ready")
         assert httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False).status_code == 200
         with running(two) as other:
@@ -212,7 +212,7 @@ def test_of_two_processes_one_acts_and_the_other_takes_over_when_told_to_end(pla
             wait(lambda: httpx.get(url, trust_env=False).status_code == 200)
             assert not two.election.leads()
             one.stop.set()
-            wait(lambda: two.election.leads())
+            wait(two.election.leads)
             wait(lambda: 'rounds_total{outcome="done"' in two.numbers.text().decode())
         assert holder(place) == ""
     assert [r.problem for r in (*one.rounds, *two.rounds)] == ["", ""]
@@ -223,7 +223,7 @@ def test_a_foreign_change_is_put_back_without_waiting_for_the_next_round(place: 
     held = place.replica(every_s=3600.0)
     main = place.cluster.main
     with running(held):
-        wait(lambda: held.election.leads())
+        wait(held.election.leads)
         held.rounds[0].wake.set()
         wait(lambda: place.slots().seen("a").state == "ready")
         wait(lambda: place.cluster.plane.foreign() == "")

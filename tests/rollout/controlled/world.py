@@ -58,7 +58,7 @@ LATE_S = 0.05
 """How late a record is here."""
 
 ALL_THE_WAY = (Stage.STAGING, Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
-TIMES = Times(lease_s=0.6, renew_s=0.4, retry_s=0.05)
+TIMES = Times(lease_s=2.0, renew_s=1.5, retry_s=0.05)
 LEASE = lease_ref("penstock")
 USERS = [f"user-{n}" for n in range(600)]
 

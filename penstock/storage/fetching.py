@@ -24,7 +24,7 @@ from penstock.bundle import (
 from penstock.storage.address import address, is_uri
 from penstock.storage.moving import Heard, Meter, together
 from penstock.storage.names import MANIFEST_BYTES, PUBLISHED, manifest_of, name_of, sizes
-from penstock.storage.publish import SIGNATURE_BYTES
+from penstock.storage.publishing import SIGNATURE_BYTES
 from penstock.storage.store import Store
 
 HOME_VARIABLE = "PENSTOCK_HOME"
@@ -83,40 +83,71 @@ def fetch(
         StoreError: The store refuses, or does not answer.
         OSError: This machine's disk refuses, or is too small.
     """
+    from filelock import FileLock  # noqa: PLC0415 - not in the image that serves
+
     store = uri if isinstance(uri, Store) else Store.at(uri)
     name = store.root.rpartition("/")[2]
-    if PUBLISHED.fullmatch(name) and (held := _kept(cache / name, kind)):
+    if PUBLISHED.fullmatch(name) and (held := _kept(cache / name, name, kind)):
         return held
+    manifest, text = _manifest(store, kind)
+    path = cache / name_of(manifest)
+    _writable(cache)
+    with FileLock(cache / f".{path.name}.lock"):
+        if held := _kept(path, path.name, kind):
+            return held
+        # Its name is the same for who goes on after an interruption.
+        scratch = path.with_name(f".part-{path.name}")
+        replace_folder(_brought(store, manifest, text, scratch, heard), path)
+        shutil.rmtree(scratch)
+    return Bundle(path, manifest)
+
+
+def fill(uri: str | Store, folder: Path, *, heard: Heard | None = None) -> Bundle:
+    """Fill a folder that is there, as a volume of a pod, with a published bundle; return it.
+
+    The manifest comes last. What was left by an attempt before is used or replaced.
+
+    Raises:
+        BundleError, StoreError, OSError: As :func:`fetch`.
+    """
+    store = uri if isinstance(uri, Store) else Store.at(uri)
+    manifest, text = _manifest(store, None)
+    if held := _kept(folder, name_of(manifest), None):
+        return held
+    scratch = folder / f".part-{name_of(manifest)}"
+    files = _brought(store, manifest, text, scratch, heard)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in [*(n for n in _names(files) if n != MANIFEST), MANIFEST]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).replace(folder / name)
+    shutil.rmtree(scratch)
+    return read(folder)
+
+
+def _kept(path: Path, name: str, kind: str | None) -> Bundle | None:
+    """Return the copy in its place, None where there is none that is whole."""
+    try:
+        held = read(path, kind=kind)
+    except (BundleError, OSError):
+        return None
+    return held if name_of(held.manifest) == name else None
+
+
+def _manifest(store: Store, kind: str | None) -> tuple[Mapping[str, Any], bytes]:
+    """Return the manifest in a store, parsed and as it is, of the bundle that its name says."""
     text = store.read(MANIFEST, at_most=MANIFEST_BYTES)
     if text is None:
         raise BundleError(
             f"{store} holds no {MANIFEST}: nothing was published there, or not to the end, or "
             "there is no such bucket; see the address, or publish it again."
         )
-    manifest = manifest_of(text, str(store), kind=kind)
+    manifest, name = manifest_of(text, str(store), kind=kind), store.root.rpartition("/")[2]
     if PUBLISHED.fullmatch(name) and name != name_of(manifest):
         raise BundleError(
             f"{store} holds another bundle than its name says, {name_of(manifest)}; see who put it "
             "there, remove that folder, and publish again."
         )
-    path = cache / name_of(manifest)
-    from filelock import FileLock  # noqa: PLC0415 - not in the image that serves
-
-    _writable(cache)
-    with FileLock(cache / f".{path.name}.lock"):
-        if held := _kept(path, kind):
-            return held
-        _bring(store, manifest, text, path, heard)
-    return Bundle(path, manifest)
-
-
-def _kept(path: Path, kind: str | None) -> Bundle | None:
-    """Return the copy in its place, None where there is none that is whole."""
-    try:
-        held = read(path, kind=kind)
-    except BundleError:
-        return None
-    return held if name_of(held.manifest) == path.name else None
+    return manifest, text
 
 
 def _writable(cache: Path) -> None:
@@ -127,16 +158,15 @@ def _writable(cache: Path) -> None:
         raise OSError(e.errno, what) from e
 
 
-def _bring(
-    store: Store, manifest: Mapping[str, Any], text: bytes, path: Path, heard: Heard | None
-) -> None:
-    """Fetch into a folder beside ``path`` and rename it; its name is the same for who goes on."""
-    scratch = path.with_name(f".part-{path.name}")
+def _brought(
+    store: Store, manifest: Mapping[str, Any], text: bytes, scratch: Path, heard: Heard | None
+) -> Path:
+    """Fetch into a folder that may hold what came before; return where the files are, all whole."""
     files, begun = scratch / "files", scratch / "begun"
     for folder in (files, begun):
         folder.mkdir(parents=True, exist_ok=True)
     listed, wanted = manifest["files"], sizes(manifest)
-    _room(path.parent, sum(wanted.values()) - _bytes(scratch), store)
+    _room(scratch.parent, sum(wanted.values()) - _bytes(scratch), store)
     meter = Meter(sum(wanted.values()), heard)
 
     def bring(numbered: tuple[int, str]) -> None:
@@ -153,8 +183,7 @@ def _bring(
     if signature := store.read(SIGNATURE, at_most=SIGNATURE_BYTES):
         (files / SIGNATURE).write_bytes(signature)
     (files / MANIFEST).write_bytes(text)
-    replace_folder(files, path)
-    shutil.rmtree(scratch)
+    return files
 
 
 def _checked(store: Store, name: str, part: Path, entry: Mapping[str, Any], meter: Meter) -> None:
@@ -195,4 +224,8 @@ def _room(folder: Path, wanted: int, store: Store) -> None:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    return sum((folder / name).stat().st_size for name in _names(folder))
+
+
+def _names(folder: Path) -> list[str]:
+    return [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
