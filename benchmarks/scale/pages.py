@@ -130,14 +130,16 @@ def storage(found: Sequence[Figures]) -> Part:
 
 def ledger(found: Figures) -> Part:
     """Return the table of appends."""
-    entries = found["entries"]
+    entries: int = found["entries"]
+    databases: dict[str, dict[str, float]] = {
+        name: took for name, took in found.items() if isinstance(took, dict)
+    }
     rows = [
         [
             name, number(entries / took["append"]), number(entries / took["bare append"]),
             number(took["append"] / took["bare append"]), number(1e6 * took["verify"] / entries),
         ]
-        for name, took in found.items()
-        if isinstance(took, dict)
+        for name, took in databases.items()
     ]  # fmt: skip
     note = (
         f"{entries:,} entries by one writer, each chained, signed and in a transaction of its own. "

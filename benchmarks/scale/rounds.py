@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from benchmarks.scale import told
 from benchmarks.scale.evidence import peak_mb
@@ -67,11 +68,11 @@ class Statements:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Count while the block runs."""
-        sa.event.listen(sa.Engine, "before_cursor_execute", self._count)
+        event.listen(sa.Engine, "before_cursor_execute", self._count)
         try:
             yield
         finally:
-            sa.event.remove(sa.Engine, "before_cursor_execute", self._count)
+            event.remove(sa.Engine, "before_cursor_execute", self._count)
 
     def _count(self, *_: Any) -> None:
         self.sent += 1

@@ -108,7 +108,8 @@ def _seen(rng: np.random.Generator, columns: Mapping[str, Any], rows: int) -> Se
     )
     seen.columns, seen.status = columns, 200
     seen.label = rng.integers(0, 2, rows).tolist()
-    seen.probability = rng.random(rows).astype(np.float32)
+    chance: Any = rng.random(rows).astype(np.float32)
+    seen.probability = chance
     seen.latency_ms = float(rng.gamma(4, 0.4))
     seen.spent_us = {part: round(float(rng.gamma(4, 10)), 1) for part in PARTS}
     return seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,6 @@ def test_twice_as_often_is_twice_the_points(series: int, every_s: float, days: f
         (lambda: bytes_per_s(math.nan, bytes_each=1), "events nan"),
     ],
 )
-def test_what_cannot_be_is_refused(wrong, said: str):
+def test_what_cannot_be_is_refused(wrong: Callable[[], object], said: str):
     with pytest.raises(ValueError, match=said):
         wrong()
