@@ -46,18 +46,27 @@ def start(
     detach: Annotated[
         bool, typer.Option(help="Return at once; a process of its own carries the release.")
     ] = False,
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--queue", help="Only write down that it is wanted; the controller of a cluster begins."
+        ),
+    ] = False,
     port: Port = None,
 ) -> None:
     """Begin a release of a registered version over the users who ask just now.
 
     Example: penstock release start digits 4 --detach
 
-    Exit codes: 0 promoted, or begun with --detach; 1 failed; 2 wrong call; 3 refused; 5 rolled
-    back; 6 waits for its turn.
+    Exit codes: 0 promoted, begun with --detach, or queued with --queue; 1 failed; 2 wrong call; 3
+    refused; 5 rolled back; 6 waits for its turn.
     """
     held = home()
-    refuse_during_a_run(held, "release start")
     load(workload)
+    if queue:
+        _ask_for(held, workload, version, market, trigger)
+        return
+    refuse_during_a_run(held, "release start")
     os.environ.update(held.environment())
     ledger, screen = held.ledger(), Screen(terminal())
     try:
@@ -81,6 +90,24 @@ def start(
         _detached(held, workload, opened)
         return
     run(workload, port=port)
+
+
+def _ask_for(
+    held: Home, workload: str, version: int, market: str | None, trigger: Trigger | None
+) -> None:
+    ledger = held.ledger()
+    try:
+        markets = rollout.ask_for(
+            workload=workload,
+            version=version,
+            market=market,
+            trigger=trigger or registered.trigger(ledger.entries(workload), version),
+            ledger=ledger,
+            actor=Actor.load(held.key()),
+        )
+    finally:
+        ledger.close()
+    typer.echo(f"version {version} is queued in {', '.join(markets)}; the controller begins it")
 
 
 def _detached(held: Home, workload: str, opened: Sequence[str]) -> None:

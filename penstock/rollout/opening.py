@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from penstock import registered
+from penstock.bundle import BundleError
 from penstock.ledger import Actor, Conflict, Entry, Ledger, Stage, stage_of
 from penstock.registered import OPEN
 from penstock.release import Rollout, Trigger, WhenBusy
@@ -61,7 +62,7 @@ class Opener:
             if why := self._busy(entries, wish):
                 if self.policy.when_busy is not WhenBusy.QUEUE or wish.queued is not None:
                     raise Refused(f"version {wish.version} cannot be released yet: {why}.")
-                self._queue(entries, wish)
+                enqueue(self.ledger, self.workload, wish, actor=self.actor, now=self.clock.now())
                 return None
             opened = self._placed(entries, wish)
             body = opened.body(opened.plan(self.policy))
@@ -78,7 +79,9 @@ class Opener:
                 continue
             try:
                 return self.open(wish)
-            except (Refused, LookupError) as e:
+            except OSError:
+                continue  # where its package was published nobody answers; its turn stays
+            except (Refused, LookupError, BundleError) as e:
                 body = {"queued": wish.queued, "market": wish.market, "reason": str(e)}
                 self._append(wish.version, UNQUEUED, body, entries, expect=None)
         return None
@@ -95,13 +98,6 @@ class Opener:
             held = ", ".join(f"{slot} by version {version}" for slot, version in serving.items())
             return f"both slots are needed, {held}"
         return ""
-
-    def _queue(self, entries: Sequence[Entry], wish: Wish) -> None:
-        if any((w.version, w.market) == (wish.version, wish.market) for w in queue(entries)):
-            return
-        body = {"market": wish.market, "trigger": str(wish.trigger)}
-        body |= {"fault": None if wish.fault is None else dict(wish.fault)}
-        self._append(wish.version, QUEUED, body, entries, expect=None)
 
     def _placed(self, entries: Sequence[Entry], wish: Wish) -> Opened:
         slot = free_slot(entries, wish.version, self.fleet.serving(), self.policy)
@@ -145,6 +141,23 @@ class Opener:
         )
 
 
+def enqueue(ledger: Ledger, workload: str, wish: Wish, *, actor: Actor, now: datetime) -> None:
+    """Write down that a release is wanted, once; whoever carries the workload opens it in turn."""
+    entries = ledger.entries(workload)
+    if any((w.version, w.market) == (wish.version, wish.market) for w in queue(entries)):
+        return
+    body = {"market": wish.market, "trigger": str(wish.trigger)}
+    body |= {"fault": None if wish.fault is None else dict(wish.fault)}
+    ledger.append(
+        workload=workload,
+        version=wish.version,
+        kind=QUEUED,
+        body=body,
+        actor=actor,
+        now=max(now, datetime.fromisoformat(entries[-1].at)),
+    )
+
+
 def queue(entries: Sequence[Entry]) -> list[Wish]:
     """Return what waits for its turn, the first first."""
     found: dict[int, Wish] = {}
@@ -169,6 +182,20 @@ def refuse(entries: Sequence[Entry], wish: Wish, policy: Rollout) -> None:
         Refused: The text says what to do.
         BundleError: Its package is not the one that was registered.
     """
+    refuse_stage(entries, wish, policy)
+    version = wish.version
+    package = registered.package_to_serve(entries, version)
+    others = [e for e in entries if (e.version, e.target) != (version, Stage.PRODUCTION)]
+    if lacking := registered.not_compared(others, package.json("lineage.json")):
+        raise Refused(f"version {version} cannot be released: {lacking}.")
+
+
+def refuse_stage(entries: Sequence[Entry], wish: Wish, policy: Rollout) -> None:
+    """Refuse to release what has no way to go, by the ledger alone.
+
+    Raises:
+        Refused: The text says what to do.
+    """
     version, stage = wish.version, stage_of(entries, wish.version)
     if champion_in(entries, wish.market, policy) == version:
         raise Refused(f"version {version} serves {wish.market} already.")
@@ -178,10 +205,6 @@ def refuse(entries: Sequence[Entry], wish: Wish, policy: Rollout) -> None:
             f"version {version} is in {stage}; released is what the register stage has put into "
             "STAGING: run it, or the pipeline."
         )
-    package = registered.package_to_serve(entries, version)
-    others = [e for e in entries if (e.version, e.target) != (version, Stage.PRODUCTION)]
-    if lacking := registered.not_compared(others, package.json("lineage.json")):
-        raise Refused(f"version {version} cannot be released: {lacking}.")
 
 
 def _digest(entries: Sequence[Entry], version: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from penstock.ledger import Actor, Entry, Ledger
@@ -17,7 +18,7 @@ from penstock.rollout.champions import champions, promised, serve_champion
 from penstock.rollout.conductor import Conductor
 from penstock.rollout.journal import Told
 from penstock.rollout.looks import looks_folder, read_looks
-from penstock.rollout.opening import Wish, queue, refuse
+from penstock.rollout.opening import Wish, enqueue, queue, refuse, refuse_stage
 from penstock.rollout.past import past_of
 from penstock.rollout.plan import ENDED, Phase
 from penstock.rollout.plane import Plane
@@ -48,6 +49,7 @@ __all__ = [
     "Fault",
     "Result",
     "Traffic",
+    "ask_for",
     "carry_on",
     "champions",
     "promised",
@@ -133,6 +135,34 @@ def start(
         conducted(plane, workload, home, ledger, actor, emit) as conductor,
     ):
         return _opened(conductor, wishes)
+
+
+def ask_for(
+    *,
+    workload: str,
+    version: int,
+    market: str | None,
+    trigger: Trigger,
+    ledger: Ledger,
+    actor: Actor,
+) -> list[str]:
+    """Queue a release in a market, or in all that it does not serve; return which.
+
+    It needs the ledger alone: whoever carries the workload's releases, on whatever machine, opens
+    it when its turn comes, and refuses it then where its package says so.
+
+    Raises:
+        Refused: The version is not on its way, or serves already; nothing was queued.
+    """
+    entries, policy = ledger.entries(workload), load(workload).rollout
+    markets = policy.market_names() if market is None else (market,)
+    others = [name for name in markets if champion_in(entries, name, policy) != version]
+    wishes = [Wish(version=version, market=m, trigger=trigger) for m in others or markets]
+    for wish in wishes:
+        refuse_stage(entries, wish, policy)
+    for wish in wishes:
+        enqueue(ledger, workload, wish, actor=actor, now=datetime.now(UTC))
+    return [wish.market for wish in wishes]
 
 
 def carry_on(

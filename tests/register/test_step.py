@@ -143,7 +143,14 @@ class Home:
         self.path = path
         self.ledger = Ledger(f"sqlite:///{path / 'ledger.db'}")
 
-    def register(self, found: Mapping[str, Path], *, champion: str = "", name: str = "out") -> str:
+    def register(
+        self,
+        found: Mapping[str, Path],
+        *,
+        champion: str = "",
+        name: str = "out",
+        trigger: str = "manual",
+    ) -> str:
         """Run the step as the component does."""
         given: dict[str, Any] = {kind.replace("-", "_"): p for kind, p in found.items()}
         return step.run(
@@ -153,6 +160,7 @@ class Home:
             rehearsal="",
             out=self.path / name / "package",
             infra_verdict=self.path / name / "infra",
+            trigger=trigger,
             now=NOW,
         )
 
@@ -184,7 +192,7 @@ def test_what_the_gate_let_through_is_packaged_served_recorded_and_staged(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """One run: every document in the package, a real server's answers and a signature on record."""
-    version = home.register(evidence(tmp_path / "stages"))
+    version = home.register(evidence(tmp_path / "stages"), trigger="drift")
 
     assert version == "1"
     assert home.stage(1) is Stage.STAGING
@@ -198,6 +206,7 @@ def test_what_the_gate_let_through_is_packaged_served_recorded_and_staged(
         "verdicts/data-verdict.json", "verdicts/equivalence.json", "verdicts/gate.json",
     }  # fmt: skip
     registered = entries[0].body
+    assert registered["trigger"] == "drift"
     infra = registered["evidence"]["infra"]
     assert {c["outcome"] for c in infra["checks"]} == {"pass"}
     assert infra["package"] == package.digest

@@ -1,7 +1,6 @@
 """Real stores on loopback: OpenStack Swift, which speaks S3, and an emulator of Google's store.
 
-Both come from pip. Where this environment has them not, ``PENSTOCK_STORE_SERVERS`` may name the
-Python of one that does; without either, what needs them is skipped.
+Both come from pip; where one is not installed, what needs it is skipped.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.packages import free_port, listens, wait_for
-
-VARIABLE = "PENSTOCK_STORE_SERVERS"
 
 WRITER, SECRET = "store:writer", "planted-swift-secret"
 READER, READERS_SECRET = "store:reader", "planted-readers-secret"
@@ -77,25 +74,11 @@ server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_buck
 """
 
 
-def having(module: str) -> Path:
-    """Return the Python of the environment that has a server; skip the test where none has."""
-    for python in (os.environ.get(VARIABLE), sys.executable):
-        if (
-            python
-            and not subprocess.run(
-                [python, "-c", f"import {module}"], capture_output=True, check=False
-            ).returncode
-        ):
-            return Path(python)
-    pytest.skip(
-        f"needs {module.replace('_', '-')}: pip install it, and name its Python: {VARIABLE}"
-    )
-
-
 @contextmanager
 def swift(folder: Path) -> Iterator[str]:
     """Run a whole Swift on loopback; yield the address of its S3 side."""
-    python = having("swift")
+    pytest.importorskip("swift", reason="needs OpenStack Swift: pip install swift")
+    programs = Path(sys.executable).parent
     ports = {kind: free_port() for kind in (*KINDS, "proxy")}
     (folder / "node" / "disk").mkdir(parents=True)
     (folder / "swift.conf").write_text(
@@ -103,14 +86,14 @@ def swift(folder: Path) -> Iterator[str]:
         "[storage-policy:0]\nname = one\ndefault = yes\n"
     )
     named = [str(word) for kind in KINDS for word in (kind, ports[kind])]
-    subprocess.run([python, "-c", RINGS, folder, *named], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", RINGS, folder, *named], check=True, timeout=60)
     commands = list[list[str]]()
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     for kind, port in ports.items():
         settings = DEFAULTS.format(port=port, folder=folder, user=user)
         settings += PROXY if kind == "proxy" else SERVER.format(kind=kind)
         (folder / f"{kind}.conf").write_text(settings)
-        commands.append([str(python.parent / f"swift-{kind}-server"), str(folder / f"{kind}.conf")])
+        commands.append([str(programs / f"swift-{kind}-server"), str(folder / f"{kind}.conf")])
     with _running(commands, folder, list(ports.values())):
         yield f"http://127.0.0.1:{ports['proxy']}"
 
@@ -118,8 +101,9 @@ def swift(folder: Path) -> Iterator[str]:
 @contextmanager
 def emulator(folder: Path) -> Iterator[str]:
     """Run the emulator of Google's store on loopback, with a bucket ``packages``."""
-    python, port = having("gcp_storage_emulator"), free_port()
-    with _running([[str(python), "-c", EMULATOR, str(port)]], folder, [port]):
+    name, port = "gcp_storage_emulator", free_port()
+    pytest.importorskip(name, reason="needs gcp-storage-emulator: pip install it")
+    with _running([[sys.executable, "-c", EMULATOR, str(port)]], folder, [port]):
         yield f"http://127.0.0.1:{port}"
 
 

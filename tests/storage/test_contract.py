@@ -279,3 +279,52 @@ def test_processes_share_a_cache(moto: str, tmp_path: Path):
     assert [p.communicate(timeout=60)[0].strip() for p in begun] == [bundle.digest] * 3
     name = storage.name_of(bundle.manifest)
     assert {p.name for p in cache.iterdir()} == {name, f".{name}.lock"}
+
+
+def test_a_volume_is_filled_in_its_place(
+    root: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a pod finds after its init container: the bundle alone, however often that was begun."""
+    bundle, volume = made(tmp_path / "p", signed=True), tmp_path / "models"
+    place = folder_of(root, storage.publish(bundle, root))
+    volume.mkdir()
+    with monkeypatch.context() as patch:
+        counted(patch, "get", cut_at=2)
+        with pytest.raises(Cut):
+            storage.fill(place, volume)
+    with pytest.raises(BundleError, match=r"no manifest\.json"):
+        read(volume)
+
+    for _ in range(2):
+        held = storage.fill(place, volume)
+        assert (held.path, contents(volume)) == (volume, contents(bundle.path))
+    (volume / "model.onnx").write_bytes(b"damaged")
+    storage.fill(place, volume)
+    assert contents(volume) == contents(bundle.path)
+
+
+def test_the_program_before_a_server_says_what_it_did(moto: str, tmp_path: Path):
+    """As KServe calls it: pairs of address and folder; one sentence where it fails."""
+    bundle, volumes = made(tmp_path / "p"), [tmp_path / "a", tmp_path / "b"]
+    address = storage.publish(bundle, moto)
+    program = [sys.executable, "-m", "penstock.storage"]
+
+    def called(*arguments: object) -> subprocess.CompletedProcess[str]:
+        given = [*program, *map(str, arguments)]
+        return subprocess.run(given, capture_output=True, text=True, check=False)
+
+    done = called(address, volumes[0], address, volumes[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bundle.digest[7:19] in done.stdout
+    assert all(contents(volume) == contents(bundle.path) for volume in volumes)
+    for wrong, code, said in (
+        ((f"{moto}/nothing", volumes[0]), 1, "holds no manifest.json"),
+        (("s3://key:planted@b/x", volumes[0]), 1, "has credentials or a query in it"),
+        ((address,), 2, "usage"),
+        ((), 2, "usage"),
+    ):
+        done = called(*wrong)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert "planted" not in done.stderr

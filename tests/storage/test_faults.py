@@ -121,6 +121,7 @@ def test_a_store_that_hangs_is_left(
 
 def test_nobody_there_is_said_to_be_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A closed port is no missing package: who asks must not take it for lost."""
+    monkeypatch.setattr(backends, "CLIENT_TRIES", 1)
     s3_named(monkeypatch, "http://127.0.0.1:1", MOTO_KEY, MOTO_SECRET)
     with pytest.raises(Unreachable, match="is up and its endpoint right"):
         storage.fetch(quick("s3://packages/x"), tmp_path / "cache")

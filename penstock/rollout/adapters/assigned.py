@@ -149,7 +149,8 @@ class Slots:
         if version is None or said.get(STOP) == "true":
             return STOPPED
         urls = replicas.addresses(self.server, self.place, slot)
-        pods = replicas.said_by(urls, self.place.model)
+        every = [*urls, *replicas.behind(self.server, self.place, slot)]
+        pods = replicas.said_by(every if urls else urls, self.place.model)
         problem = replicas.other_than(pods, slot, version) or self._unready(found, slot, version)
         if not problem:
             self._note_ready(slot, version)

@@ -23,6 +23,7 @@ from penstock.rollout.adapters.server import Object, Server
 SERVICE = "kubernetes.io/service-name"
 """Label of an EndpointSlice: whose it is."""
 
+PREDICTOR = "-predictor"
 TIMEOUT_S = 3.0
 AT_ONCE = 8
 PROBE = {"x-rollout-arm": "probe", "content-type": "application/json"}
@@ -46,7 +47,23 @@ def addresses(server: Server, place: Place, slot: str) -> list[str]:
     Raises:
         TableError: The API server does not say.
     """
-    service = place.service(slot)
+    return _pods(server, place, place.service(slot))
+
+
+def behind(server: Server, place: Place, slot: str) -> list[str]:
+    """Return the URL of every predictor behind a slot's transformers; none where there are none.
+
+    A transformer says who answered it, and asks one predictor at a time.
+
+    Raises:
+        TableError: The API server does not say.
+    """
+    if place.suffix == PREDICTOR:
+        return []
+    return _pods(server, place, f"{place.name}-{slot}{PREDICTOR}")
+
+
+def _pods(server: Server, place: Place, service: str) -> list[str]:
     ref = place.ref("discovery.k8s.io", "v1", "EndpointSlice", service)
     slices = server.labelled(ref, labels={SERVICE: service})
     return sorted({url for found in slices for url in _urls(found)})

@@ -12,7 +12,7 @@ from pathlib import Path
 from penstock import registered
 from penstock.ledger import REGISTERED, Actor, Entry, Ledger, LedgerError, Stage, stage_of
 from penstock.predictions.place import Place as Folder
-from penstock.release import EVERYWHERE, Fallback, Rollout, Trigger
+from penstock.release import EVERYWHERE, Fallback, Rollout
 from penstock.rollout import folding
 from penstock.rollout.adapters.assigned import Slots
 from penstock.rollout.adapters.election import Led
@@ -132,18 +132,12 @@ def new_wishes(entries: Sequence[Entry], policy: Rollout) -> list[Wish]:
     begun |= {(wish.version, wish.market) for wish in queue(entries)}
     versions = [e.version for e in entries if e.kind == REGISTERED and e.version is not None]
     return [
-        Wish(version=version, market=market, trigger=_trigger(entries, version))
+        Wish(version=version, market=market, trigger=registered.trigger(entries, version))
         for version in versions
         if stage_of(entries, version) is Stage.STAGING
         for market in policy.market_names()
         if (version, market) not in begun
     ]
-
-
-def _trigger(entries: Sequence[Entry], version: int) -> Trigger:
-    """Return why a version was trained, as its registration says."""
-    body = registered.registration(entries, version).body
-    return Trigger(body.get("trigger", Trigger.MANUAL))
 
 
 @contextmanager

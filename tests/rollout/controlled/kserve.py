@@ -156,7 +156,7 @@ class KServe:
         for edge in self.edges:
             edge.versions[service] = [pod.version for pod in self.pods[slot]] or ["nobody"]
         for n in range(max(3, len(self.pods[slot]))):
-            made = _slice(service, n, self.pods[slot][n : n + 1])
+            made = endpoints(service, n, self.pods[slot][n : n + 1])
             if path_of(made) in store.objects:
                 store.remove(path_of(made))
             if made["endpoints"]:
@@ -183,7 +183,8 @@ class KServe:
                 pod.end()
 
 
-def _slice(service: str, n: int, pods: list[Pod]) -> Object:
+def endpoints(service: str, n: int, pods: list[Pod]) -> Object:
+    """Return an EndpointSlice of a Service's pods, which share a port."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",

@@ -16,7 +16,8 @@ from penstock.rollout.adapters.site import Site
 from penstock.rollout.ports import TableError
 from penstock.rollout.servers import SlotFailed
 from tests.rollout.adapters import published
-from tests.rollout.controlled.kserve import Pod
+from tests.rollout.adapters.fakestore import path_of
+from tests.rollout.controlled.kserve import Pod, endpoints
 from tests.rollout.controlled.world import World, world
 
 
@@ -124,6 +125,22 @@ def test_one_pod_of_another_version_and_the_slot_is_not_ready(place: World):
     assert "answers as slot b, version 1; slot b serves version 2" in seen.error
     place.kserve.replace("b", place.kserve.pods["b"][:2])
     assert slots.seen("b").state == "ready"
+
+
+def test_behind_a_transformer_each_predictor_is_asked_too(place: World):
+    """A transformer asks one predictor at a time, so what it says is of that one."""
+    both = replace(place.slots(), place=replace(place.cluster.place, suffix="-transformer"))
+    assign(place, place.slots())
+    assert "no pod" in both.seen("b").error, "the transformers are who must be there"
+    front = Pod(slot="b", version="2", bundle=None)
+    made = endpoints("digits-b-transformer", 0, [front])
+    place.cluster.fake.store.write(path_of(made), made)
+    assert both.seen("b").state == "ready"
+
+    place.kserve.pods["b"][1].version = "1"
+
+    assert "version 1" in both.seen("b").error
+    front.end()
 
 
 def test_a_pod_that_does_not_answer_is_no_pod_that_is_right():
