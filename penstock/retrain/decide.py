@@ -182,10 +182,9 @@ def _too_soon(policy: Watch, history: History, wish: Wish, now: datetime) -> str
     least = policy.urgent_interval if urgent else policy.min_interval
     if last is None or now - last >= least:
         return ""
-    return (
-        f"the last training was begun {_days(now - last)} ago, the next may be after {_days(least)}; "
-        f"asked for by {wish.trigger}: {wish.reason}"
-    )
+    since = f"the last training was begun {_days(now - last)} ago"
+    asked = f"asked for by {wish.trigger}: {wish.reason}"
+    return f"{since}, the next may be after {_days(least)}; {asked}"
 
 
 def _too_dear(policy: Watch, history: History, signals: Signals, wish: Wish, now: datetime) -> str:

@@ -148,8 +148,7 @@ class StoredReader:
             young = pc.greater(table["at"], now)
             self.rows.take(table.filter(pc.invert(young)))
             left = table.filter(young)
-            if len(left):
-                waiting.append(left)
+            pass
         self._waiting = waiting
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,10 +17,12 @@ import yaml
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
-from penstock.ledger import Stage
+from penstock.ledger import Actor, Stage
 from penstock.rollout import folding
 from penstock.rollout.opening import QUEUED, queue
+from tests.bundles import NOW
 from tests.packages import free_port, wait_for
+from tests.people import person
 from tests.rollout.adapters import published
 from tests.rollout.adapters.fakeserver import TOKEN
 from tests.rollout.controlled.test_places import written
@@ -107,15 +110,21 @@ def test_once_is_one_round_with_its_exit_code(place: World):
     assert (other.exit_code, other.stderr) == (6, "another replica leads\n")
 
 
-def test_a_wanted_release_is_queued_by_the_ledger_alone(place: World):
-    """From anywhere; the controller opens it at its next round, and once."""
+def test_a_wanted_release_is_queued_by_the_ledger_alone(
+    place: World, monkeypatch: pytest.MonkeyPatch
+):
+    """From anywhere, by who is enrolled; the controller opens it at its next round, and once."""
+    ann = Actor.create(place.folder / "ann.pem", name="ann")
+    monkeypatch.setenv("PENSTOCK_KEY", str(place.folder / "ann.pem"))
+    ledger = place.ledger()
+    named: dict[str, Any] = {"name": "ann", "roles": ["operator"], "actor": person(), "now": NOW}
+    ledger.enrol(public_key=ann.public_key, **named)
     for _ in range(2):
         said = CliRunner().invoke(app, ["release", "start", "digits", "2", "--queue"])
         assert said.exit_code == 0, said.output
         assert "version 2 is queued in all" in said.output
     refused = CliRunner().invoke(app, ["release", "start", "digits", "1", "--queue"])
     assert "version 1 serves all already" in str(refused.exception)
-    ledger = place.ledger()
     assert [e.version for e in ledger.entries("digits") if e.kind == QUEUED] == [2]
     assert not (place.folder / "home" / "serving").exists(), "no server of this machine is asked"
 
