@@ -2,8 +2,8 @@
 
 Runs as a process of its own in new namespaces (``unshare`` begins it): no network but loopback, no
 other processes to be seen, the root file system read-only, no privilege, and only the folders that
-it was given, /tmp and /dev/shm to write to. What a container run time does, in a page, so that tests
-need none.
+it was given, /tmp and /dev/shm to write to. What a container run time does, in a page, so that
+tests need none.
 """
 
 from __future__ import annotations

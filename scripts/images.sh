@@ -64,7 +64,7 @@ bootstrap() {
     chroot "$root" ldconfig -X
     cp components/images/install.py "$root/run/"
     PYTHONHASHSEED=0 chroot "$root" python3 /run/install.py sources /usr/lib/python3.11
-    rm "$root/run/install.py"
+    rm "$root/run/install.py" "$root/var/cache/ldconfig/aux-cache"
 }
 
 make_base() {

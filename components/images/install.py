@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def packages(listed: Path, venv: Path = VENV) -> None:
     named = re.findall(r"^([\w.-]+)==", listed.read_text(encoding="utf-8"), re.MULTILINE)
     wheels = [f"--only-binary={name}" for name in named if name not in WITHOUT_WHEEL]
     told = {name: str(path) for name, path in GIVEN.items() if path.exists()}
-    subprocess.run([*command, *exact, *wheels], env={**os.environ, **told}, check=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        # uv leaves locks there, named by chance.
+        environment = {**os.environ, **told, "TMPDIR": scratch}
+        subprocess.run([*command, *exact, *wheels], env=environment, check=True)
     for site in venv.glob("lib/python*/site-packages"):
         prune(site)
         compiled(site)

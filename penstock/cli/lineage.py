@@ -17,6 +17,7 @@ from penstock import workload as workloads
 from penstock.cli import shown
 from penstock.cli.home import HomeError, home
 from penstock.cli.screen import Screen, terminal
+from penstock.cli.transfers import bar
 from penstock.ledger import REGISTERED, Entry, NoLedger
 from penstock.register.differ import diff as difference
 from penstock.register.differ import made
@@ -42,7 +43,8 @@ def show(workload: Workload, version: Which = "champion") -> None:
     console = terminal()
     with _entries(workload) as entries:
         number = version_of(entries, version)
-        package = registered.package(entries, number)
+        with bar(console) as heard:
+            package = registered.package(entries, number, heard=heard)
     lineage = package.json("lineage.json")
     title = workloads.load_data(workload).title
     console.print(Text(f"{title}, version {number}: {shown.serves(entries, number)}", style="bold"))
@@ -63,9 +65,9 @@ def diff(
 
     Example: penstock lineage diff digits standby champion
     """
-    with _entries(workload) as entries:
+    with _entries(workload) as entries, bar(terminal()) as heard:
         packages = [
-            made(registered.package(entries, number), name=f"version {number}")
+            made(registered.package(entries, number, heard=heard), name=f"version {number}")
             for number in (version_of(entries, given) for given in (first, second))
         ]
     found = difference(*packages)
@@ -94,9 +96,9 @@ def export(
     """
     if out.exists():
         raise ValueError(f"{out} exists; name a file that does not.")
-    with _entries(workload) as entries:
+    with _entries(workload) as entries, bar(terminal()) as heard:
         number = version_of(entries, version)
-        package = registered.package(entries, number)
+        package = registered.package(entries, number, heard=heard)
     lines = [json.dumps(event, sort_keys=True) for event in events(package, repository=repository)]
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     typer.echo(f"wrote {len(lines)} events of version {number} to {out}")
@@ -115,10 +117,10 @@ def reproduce(
 
     Exit codes: 0 all the same; 1 something differs; 2 wrong call; 3 it cannot be made as recorded.
     """
-    with _entries(workload) as entries:
-        number = version_of(entries, version)
-        package = registered.package(entries, number)
     console = terminal()
+    with _entries(workload) as entries, bar(console) as coming:
+        number = version_of(entries, version)
+        package = registered.package(entries, number, heard=coming)
     screen = Screen(console)
 
     def heard(stage: str, seconds: float | None) -> None:

@@ -165,6 +165,7 @@ def _pipeline(request: Request, record: Record, root: Path, ledger: Ledger, scre
         "seed": request.seed,
         "champion": serving,
         "rehearsal": "" if request.fault is None else request.fault.kind,
+        "trigger": str(request.trigger),
     }
     with _process(root, record.workload, arguments) as events:
         for event in events:

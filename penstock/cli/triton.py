@@ -11,6 +11,8 @@ from penstock import bundle, registered
 from penstock.bundle import Bundle, BundleError
 from penstock.cli.home import HomeError, home
 from penstock.cli.lineage import version_of
+from penstock.cli.screen import terminal
+from penstock.cli.transfers import bar
 from penstock.ledger import REGISTERED, NoLedger
 from penstock.register import triton as repository
 from penstock.register.tritonconfig import Platform, buckets
@@ -94,4 +96,5 @@ def _registered(workload: str, version: str) -> Bundle:
         raise HomeError(
             f"no version of {workload} is registered here; type: penstock run {workload}"
         )
-    return registered.package_to_serve(entries, version_of(entries, version))
+    with bar(terminal()) as heard:
+        return registered.package_to_serve(entries, version_of(entries, version), heard=heard)

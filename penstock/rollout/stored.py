@@ -148,7 +148,8 @@ class StoredReader:
             young = pc.greater(table["at"], now)
             self.rows.take(table.filter(pc.invert(young)))
             left = table.filter(young)
-            pass
+            if len(left):
+                waiting.append(left)
         self._waiting = waiting
 
 
