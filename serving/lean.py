@@ -58,7 +58,7 @@ class Lean:
         """Answer as who the predictor says it is: whoever asks wants to know who answers users."""
         ready, who = await self._forwarding.standing()
         version = dict(who).get(b"x-penstock-version", b"").decode("latin-1")
-        pass
+        ready = ready and self._version in ("", version)
         said = orjson.dumps({"name": self._name, "ready": ready})
         await _send(send, 200 if ready else 503, said, [JSON, *who])
 

@@ -194,8 +194,9 @@ def plot(path: Path, found: Sequence[Figures]) -> None:
     mpl.rcParams["svg.hashsalt"] = "scale"
     from matplotlib import pyplot as plt
 
-    by_past = sorted((f for f in found if f["releases"] == 10), key=lambda f: f["past"])
-    by_size = sorted((f for f in found if f["past"] == 10), key=lambda f: f["releases"])
+    alone = [f for f in found if f["database"] == "SQLite"]
+    by_past = sorted((f for f in alone if f["releases"] == 10), key=lambda f: f["past"])
+    by_size = sorted((f for f in alone if f["past"] == 10), key=lambda f: f["releases"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     past = [f["past"] for f in by_past]
     left.plot(past, [f["ms_each"] for f in by_past], "o-", label="a look")

@@ -52,7 +52,7 @@ def stored_per_thousand(bytes_each: float, *, kept_days: float, gb_month: float)
 def kept_share(error_share: float, *, of_successes: float = 0.01, of_errors: float = 1.0) -> float:
     """Return the share of requests that a sampled log keeps; errors are worth more than successes.
 
-    >>> kept_share(0.002)
+    >>> round(kept_share(0.002), 5)
     0.01198
 
     Raises:

@@ -81,11 +81,11 @@ def publish_signature(bundle: Bundle, to: str | Store) -> None:
 
 def _send(bundle: Bundle, store: Store, heard: Heard | None) -> None:
     """Send the files that are not there; one of another size was cut off."""
-    wanted = sizes(bundle.manifest)
+    wanted, there = sizes(bundle.manifest), store.sizes()
     meter = Meter(sum(wanted.values()), heard)
 
     def send(name: str) -> None:
-        if store.size(name) == wanted[name]:
+        if there.get(name) == wanted[name]:
             meter.add(wanted[name])
         else:
             store.put(bundle.path / name, name, moved=meter.add)

@@ -71,17 +71,21 @@ class Store:
         """Return its address."""
         return f"{self.scheme}://{self.root}" if self.scheme else self.root
 
-    def size(self, name: str) -> int | None:
-        """Return a file's bytes, None where there is no such file.
+    def sizes(self) -> dict[str, int]:
+        """Return the files in it and below, with their bytes; of a folder that is not there, none.
 
         Raises:
             StoreError: The store refuses, or does not answer.
         """
+
+        def listed() -> dict[str, int]:
+            found = self.fs.find(self.root, detail=True)
+            return {n.removeprefix(f"{self.root}/"): int(i["size"] or 0) for n, i in found.items()}
+
         try:
-            info = self._tried("be asked for", name, lambda: self.fs.info(self._path(name)))
+            return tried(listed, what=f"{self} could not be listed", pause=self.pause)
         except FileNotFoundError:
-            return None
-        return int(info["size"] or 0) if info["type"] == "file" else None
+            return {}
 
     def read(self, name: str, *, at_most: int) -> bytes | None:
         """Return a small file, None where there is none.

@@ -109,7 +109,7 @@ class History(RuleBasedStateMachine):
             store = self.published(which)
             if not lost:
                 lay(store, "d/y", b"other")
-            elif store.size("d/y") is not None:
+            elif "d/y" in store.sizes():
                 lose(store, "d/y")
             self.damaged.add(which)
 
@@ -118,7 +118,7 @@ class History(RuleBasedStateMachine):
         """Do what the refusal says: remove the folder."""
         if which in self.damaged:
             for name in ("x", "d/y", MANIFEST):
-                if self.published(which).size(name) is not None:
+                if name in self.published(which).sizes():
                     lose(self.published(which), name)
             self.damaged.discard(which)
             self.finished.discard(which)

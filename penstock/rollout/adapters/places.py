@@ -62,7 +62,7 @@ class Where:
         return Gateway(self.place, istio=self.assigned)
 
 
-_FIELDS: Mapping[str, tuple[tuple[type, ...], Any]] = {
+FIELDS: Mapping[str, tuple[tuple[type, ...], Any]] = {
     "namespace": ((str,), _NOTHING),
     "host": ((str,), _NOTHING),
     "gateway": ((str,), _NOTHING),
@@ -125,8 +125,8 @@ def _where(at: str, name: str, said: Any) -> Where:
     if not isinstance(said, dict):
         raise PlacesError(f"{at} is {said!r}; a table was wanted.")
     table = cast("dict[str, Any]", said)
-    _known(at, table, _FIELDS)
-    held = {key: _value(at, key, table) for key in _FIELDS}
+    _known(at, table, FIELDS)
+    held = {key: _value(at, key, table) for key in FIELDS}
     where = Where(
         place=_place(at, name, held),
         dialect=held["dialect"],
@@ -161,7 +161,7 @@ def _place(at: str, name: str, held: Mapping[str, Any]) -> Place:
 
 
 def _value(at: str, key: str, table: Mapping[str, Any]) -> Any:
-    kinds, default = _FIELDS[key]
+    kinds, default = FIELDS[key]
     found = table.get(key, default)
     if found is _NOTHING:
         raise PlacesError(f"{at}.{key} is not there; it has no default.")

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from penstock.rollout.adapters.first import first_objects
 from penstock.rollout.adapters.gateway import Gateway
 from penstock.rollout.adapters.istio import Istio
+from penstock.rollout.adapters.places import FIELDS as KEYS
+from penstock.rollout.adapters.places import read
 from tests.rollout.adapters import published
 from tests.rollout.adapters.stage import LABELS, PLACE
 
@@ -22,20 +25,28 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
-def test_the_snippet_writes_what_a_cluster_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run as it stands there, it writes the objects to create."""
-    monkeypatch.chdir(tmp_path)
-    (snippet,) = blocks("python")
+def test_the_places_file_and_the_first_objects_are_what_a_cluster_takes(tmp_path: Path):
+    """As it stands there it is read, and what is printed of it is what the schemas allow."""
+    (text,) = re.findall(r"<<'END'\n(.*?)^END", TEXT, re.MULTILINE | re.DOTALL)
+    (tmp_path / "places.toml").write_text(text)
 
-    exec(compile(snippet, "release-on-a-cluster.md", "exec"), {})
+    where = read(tmp_path / "places.toml")["digits"]
 
-    found = json.loads((tmp_path / "routes.json").read_text())
-    assert [o["metadata"]["name"] for o in found["items"]] == [
+    found = first_objects(where, rules=False)
+    assert [o["metadata"]["name"] for o in found] == [
         "digits-kill",
         "digits-assigner",
         "digits",
+        "digits-a",
+        "digits-b",
     ]
-    assert [published.wrong(o) for o in found["items"]] == [[], [], []]
+    assert [published.wrong(o) for o in found] == [[]] * 5
+
+
+def test_every_key_of_a_place_is_described():
+    """A key that nobody reads of is a key that nobody uses."""
+    told = set(re.findall(r"`(\w+)`", TEXT)) | set(re.findall(r"^(\w+) =", TEXT, re.MULTILINE))
+    assert set(KEYS) - told == set()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +59,9 @@ def test_the_snippet_writes_what_a_cluster_takes(tmp_path: Path, monkeypatch: py
 def test_the_kill_commands_are_those_of_the_code(kind: str, command: list[str]):
     """Word for word: a person who copies one in the night must hit."""
     typed = [
-        shlex.split(block.replace("\\\n", "")) for block in blocks("sh") if f"patch {kind}" in block
+        shlex.split(block.replace("\\\n", ""), comments=True)
+        for block in blocks("sh")
+        if f"patch {kind}" in block
     ]
 
     assert [[*t[:-1], json.loads(t[-1])] for t in typed] == [

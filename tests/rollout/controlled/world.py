@@ -19,7 +19,6 @@ import pytest
 from penstock.bundle import Bundle, write_json
 from penstock.ledger import REGISTERED, Ledger, Stage
 from penstock.predictions import files
-from penstock.predictions.place import Place as Folder
 from penstock.predictions.schema import tabled, write
 from penstock.release import EVERYWHERE, Measure, Rollout, Shadow
 from penstock.rollout import folding
@@ -302,6 +301,3 @@ def world(
             yield made
         finally:
             kserve.end()
-
-
-__all__ = ["EVERYWHERE", "Folder", "World", "world"]
