@@ -200,7 +200,7 @@ def test_a_store_that_is_down_loses_no_champion(
 def test_a_champion_that_was_altered_in_the_store_is_lost_and_said_to_be(
     moto: str, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """As one that was altered on a disk: the note says how, and the candidate gets a new version."""
+    """As one that was altered on a disk: the note says how, and nobody is blocked."""
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "here"))
     packaged, kept = standin.package(tmp_path / "p"), Kept()
     recorded(packaged, ledger, kept, moto)
