@@ -53,13 +53,14 @@ bootstrap() {
     local root=$1 mirror security
     debootstrap --variant=minbase \
         --include=ca-certificates,libgomp1,media-types,netbase,python3-minimal,python3.11 \
-        "$suite" "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/debootstrap.log" ||
-        stop "debootstrap failed: $(tail -n 3 "$work/debootstrap.log")"
+        "$suite" "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/base.log" 2>&1 ||
+        stop "debootstrap failed:" "$(tail -n 3 "$work/base.log")"
     read -r _ mirror _ <"$root/etc/apt/sources.list"
     security=${DEBIAN_SECURITY:-${mirror%/}-security}
     printf 'deb %s %s-security main\n' "$security" "$suite" >>"$root/etc/apt/sources.list"
-    chroot "$root" apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get upgrade -qq -y >/dev/null
+    chroot "$root" apt-get update >>"$work/base.log" 2>&1 &&
+        DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get upgrade -y >>"$work/base.log" 2>&1 ||
+        stop "the base was not brought up to date:" "$(tail -n 3 "$work/base.log")"
     python3 components/images/slim.py "$root"
     chroot "$root" ldconfig -X
     cp components/images/install.py "$root/run/"

@@ -194,7 +194,9 @@ def _too_dear(policy: Watch, history: History, signals: Signals, wish: Wish, now
     """
     economics = policy.economics
     measured = signals.performance in (Outcome.PASS, Outcome.FAIL) and signals.drop is not None
-    if economics is None or wish.trigger is Trigger.SCHEDULED or not measured:
+    due = due_at(policy, history)
+    # One that is due is not weighed, whatever asked first: it is paid for either way.
+    if economics is None or not measured or (due is not None and now >= due):
         return ""
     days = horizon_days(policy, history, economics, now)
     earned = economics.queries_a_day * economics.value * max(0.0, signals.drop or 0.0) * days

@@ -160,6 +160,14 @@ def test_the_schedule_is_not_weighed_again():
     assert decided(signals(), due, weighing()).act is Act.TRAIN
 
 
+@pytest.mark.parametrize("found", [fell(), fell(0.2), drifted(performance=PASS, drop=0.01)])
+def test_a_fall_is_not_weighed_once_a_training_is_due(found: Signals):
+    """It would earn nothing until the next one, which is this one."""
+    due = trained(8 * DAY, registered=8 * DAY)
+
+    assert decided(found, due, weighing()).act is Act.TRAIN
+
+
 def test_without_a_schedule_a_training_earns_for_as_long_as_is_best_between_two():
     assert horizon_days(weighing(every=None), LONG_AGO, COSTS, NOW) == pytest.approx(
         1.02598, abs=5e-6
@@ -209,6 +217,24 @@ def test_a_training_has_what_asked_for_it_and_every_decision_a_reason(
     assert said.reason.strip()
     assert said.act is not Act.TRAIN or said.wish is not None
     assert Decision(act=said.act, reason=said.reason, wish=said.wish) == said
+
+
+judged = st.sampled_from([PASS, FAIL, UNSURE])
+believed = st.builds(
+    signals, drift=judged, scores=judged, performance=judged, psi=st.floats(0, 2),
+    drop=st.floats(-1, 1),
+)  # fmt: skip
+
+
+@given(believed, histories)
+def test_what_is_found_never_defers_a_training_that_is_due(found: Signals, history: History):
+    """A fall is no reason to train later than the clock would have."""
+    history = replace(history, urgent=history.trained if history.urgent else None)
+    by_the_clock = decide(weighing(), history, signals(), NOW)
+
+    said = decide(weighing(), history, found, NOW)
+
+    assert said.act is Act.TRAIN or by_the_clock.act is not Act.TRAIN
 
 
 @given(anything)

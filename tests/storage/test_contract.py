@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -83,6 +84,7 @@ def test_cut_off_anywhere_it_is_no_bundle_and_is_finished_later(
         with pytest.raises(BundleError, match=r"no manifest\.json.*publish it again"):
             storage.fetch(place, tmp_path / "cache")
 
+    lay(place, "model.onnx", b"a part of it, as a stream that was closed early leaves")
     storage.publish(bundle, root)
     assert contents(storage.fetch(place, tmp_path / "cache").path) == contents(bundle.path)
 
@@ -183,6 +185,9 @@ def test_a_copy_that_is_whole_asks_nobody(
     assert not asked
 
     (held.path / "model.onnx").write_bytes(b"damaged")
+    assert contents(storage.fetch(place, cache).path) == contents(bundle.path)
+    shutil.rmtree(held.path)
+    made(held.path, {"model.onnx": b"another, whole"})
     assert contents(storage.fetch(place, cache).path) == contents(bundle.path)
 
 

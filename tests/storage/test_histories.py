@@ -66,19 +66,19 @@ class History(RuleBasedStateMachine):
         self._scratch = tempfile.TemporaryDirectory()
         folder = Path(self._scratch.name)
         self.root, self.caches = place(), [folder / "a", folder / "b"]
-        self.bundles = [made(folder / f"p{n}", {"x": b"1", "d/y": bytes([n]) * 9}) for n in (1, 2)]
+        self.packages = [made(folder / f"p{n}", {"x": b"1", "d/y": bytes([n]) * 9}) for n in (1, 2)]
         self.ever, self.finished, self.damaged = set[int](), set[int](), set[int]()
 
     def published(self, which: int) -> Store:
         """Return where a bundle is, or will be."""
-        return self.root.below("digits", storage.name_of(self.bundles[which].manifest))
+        return self.root.below("digits", storage.name_of(self.packages[which].manifest))
 
     @rule(which=st.integers(0, 1), puts=st.integers(0, 5))
     def publish(self, which: int, puts: int) -> None:
         """Publish, and end after some of the files."""
         try:
             with ending(after=puts):
-                storage.publish(self.bundles[which], self.root)
+                storage.publish(self.packages[which], self.root)
         except Ended:
             return
         except BundleError:
@@ -99,7 +99,7 @@ class History(RuleBasedStateMachine):
         except BundleError:
             assert which in self.damaged or which not in self.finished
             return
-        assert contents(held.path) == contents(self.bundles[which].path)
+        assert contents(held.path) == contents(self.packages[which].path)
         assert which in self.ever  # a copy outlives what happens to the store
 
     @rule(which=st.integers(0, 1), lost=st.booleans())
