@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the images of Penstock with buildah, write what is in them, print their digests and sizes.
 #
-#   scripts/images.sh [--base REF] [--fresh] [--out FOLDER] [TARGET...]
+#   scripts/images.sh [--base REF] [--fresh] [--out FOLDER] [--push REGISTRY] [TARGET...]
 #
 # Targets are data, train, engine, control and serve, which are built when none is named, and
 # engine-gpu and serve-gpu. With --fresh no layer of an earlier build is taken.
@@ -9,7 +9,8 @@
 # removes it; DEBIAN_MIRROR and DEBIAN_SECURITY say where it comes from. UV_DEFAULT_INDEX or
 # PIP_INDEX_URL, UV_EXTRA_INDEX_URL and SSL_CERT_FILE say where packages come from; no image tells them.
 # The folder, build/images by default, gets images.json (references by digest, for a profile) and a
-# bill of materials for each image.
+# bill of materials for each image. With --push the images go to a registry, under their tags, and
+# images.env names each by the digest that it has there; `buildah login` says who you are.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,6 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=build/images
 base=
 fresh=()
+registry=
 suite=bookworm
 targets=()
 # One time for every file of every layer: what is in a layer, not when it was made, decides its digest.
@@ -34,6 +36,7 @@ while (($#)); do
         --base) base=${2:?--base needs an image} && shift 2 ;;
         --fresh) fresh=(--no-cache) && shift ;;
         --out) out=${2:?--out needs a folder} && shift 2 ;;
+        --push) registry=${2:?--push needs a registry, with a path if it has one} && shift 2 ;;
         data | train | engine | control | serve | engine-gpu | serve-gpu) targets+=("$1") && shift ;;
         *) stop "there is no target '$1'; see the head of scripts/images.sh." ;;
     esac
@@ -48,6 +51,11 @@ need() {
     done
 }
 
+in_root() {
+    DEBIAN_FRONTEND=noninteractive chroot "$@" >>"$work/base.log" 2>&1 ||
+        stop "${*:2} failed in the base:" "$(tail -n 3 "$work/base.log")"
+}
+
 # Bytecode last: Debian makes its own, which goes by a file's time.
 bootstrap() {
     local root=$1 mirror security
@@ -58,9 +66,8 @@ bootstrap() {
     read -r _ mirror _ <"$root/etc/apt/sources.list"
     security=${DEBIAN_SECURITY:-${mirror%/}-security}
     printf 'deb %s %s-security main\n' "$security" "$suite" >>"$root/etc/apt/sources.list"
-    chroot "$root" apt-get update >>"$work/base.log" 2>&1 &&
-        DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get upgrade -y >>"$work/base.log" 2>&1 ||
-        stop "the base was not brought up to date:" "$(tail -n 3 "$work/base.log")"
+    in_root "$root" apt-get update
+    in_root "$root" apt-get upgrade -y
     python3 components/images/slim.py "$root"
     chroot "$root" ldconfig -X
     cp components/images/install.py "$root/run/"
@@ -115,6 +122,17 @@ build() {
         stop "the build of $target failed:" "$(tail -n 20 "$work/build.log")"
 }
 
+# A registry compresses what it holds, so the digest there is another than here.
+push() {
+    local target=$1 name=$2 variable
+    say "pushing $target"
+    buildah push --quiet --digestfile "$work/digest" "localhost/$name" "docker://$registry/$name" ||
+        stop "the push of $target to $registry failed"
+    variable=PENSTOCK_IMAGE_${target^^}
+    printf '%s=%s/%s@%s\n' "${variable//-/_}" "$registry" "${name%%:*}" "$(<"$work/digest")" \
+        >>"$out/images.env"
+}
+
 need buildah
 [[ -x .venv/bin/uv ]] || stop "there is no .venv/bin/uv; type: make setup"
 work=$(mktemp -d)
@@ -138,3 +156,10 @@ print(images.local(sys.argv[1]))' "$target")
     made+=("$target=localhost/$name")
 done
 .venv/bin/python -m components.images.record --out "$out" --base "$base" "${made[@]}"
+if [[ -n $registry ]]; then
+    : >"$out/images.env"
+    for named in "${made[@]}"; do
+        push "${named%%=*}" "${named#*=localhost/}"
+    done
+    cat "$out/images.env"
+fi

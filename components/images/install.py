@@ -48,6 +48,7 @@ def packages(listed: Path, venv: Path = VENV) -> None:
         # uv leaves locks there, named by chance.
         environment = {**os.environ, **told, "TMPDIR": scratch}
         subprocess.run([*command, *exact, *wheels], env=environment, check=True)
+    (venv / ".lock").unlink(missing_ok=True)
     for site in venv.glob("lib/python*/site-packages"):
         prune(site)
         compiled(site)

@@ -17,7 +17,7 @@ from penstock.stats.intervals import at_least, at_most
 from penstock.stats.slices import ALL, masks
 from penstock.verdict import Check, Outcome
 from penstock.watching import Watch
-from penstock.workload import Workload
+from penstock.workload import Slice, Workload
 
 Rows = NDArray[np.bool_]
 
@@ -47,7 +47,7 @@ def judge(
 
     A part fails where its metric is surely worse than on the holdout by more than it may be, and
     passes where it surely is not. Slices are many, so each is asked at a smaller alpha
-    (Bonferroni).
+    (Bonferroni). Of a slice whose column the log lacks nothing is known, which is no pass.
 
     Args:
         rows: Predictions whose outcome is known: ``decided``, ``chance`` of what was decided, the
@@ -57,11 +57,24 @@ def judge(
     parts = {ALL: np.ones(len(rows), bool), **_slices(declared, rows)}
     alpha = {part: ALPHA if part == ALL else ALPHA / (len(parts) - 1) for part in parts}
     then = dict(_registered(declared.metric, registered))
-    return [
+    found = [
         _judged(declared, watch, part, _measured(declared, rows.filter(pa.array(where))),
                 then.get(part), alpha=alpha[part])
         for part, where in parts.items()
     ]  # fmt: skip
+    unseen = [part for part in declared.slices if part.name not in parts]
+    return [*found, *(_unseen(declared, part, then.get(part.name)) for part in unseen)]
+
+
+def _unseen(declared: Workload, part: Slice, then: Mapping[str, Any] | None) -> Realized:
+    check = Check(
+        name=f"performance: {declared.metric} of {part.name}",
+        outcome=Outcome.INCONCLUSIVE,
+        reason=f"the log holds no {part.column}, so nobody knows who is in it",
+    )
+    return Realized(
+        part=part.name, metric=declared.metric, now=None, registered=then, change=None, check=check
+    )
 
 
 def _slices(declared: Workload, rows: pa.Table) -> dict[str, Rows]:

@@ -1,8 +1,8 @@
 """Place: a folder of finished files, on this machine or in an object store, through one interface.
 
 ``s3://bucket/folder`` and ``gs://bucket/folder`` are read and written through Arrow's own clients,
-configured as packages' are, see :mod:`penstock.storage.backends`. A file appears whole or not at all, here as there, so a copy that
-was interrupted is made again.
+configured as packages' are, see :mod:`penstock.storage.backends`. A file appears whole or not at
+all, here as there, so a copy that was interrupted is made again.
 """
 
 from __future__ import annotations

@@ -17,14 +17,26 @@ from penstock.register.tritonconfig import Model, Platform, Tensor
 from penstock.register.tritonstart import write_start
 from penstock.rollout.adapters.watched import command
 from penstock.workload import load
+from pipelines import profile
 from serving.predictor import arguments
 from tests.manifests.built import MANIFESTS as FOLDER
-from tests.manifests.built import Pods, documents, named, needs_kubectl, objects, overlays, pods
+from tests.manifests.built import (
+    ROOT,
+    Pods,
+    documents,
+    named,
+    needs_kubectl,
+    objects,
+    of_kind,
+    overlays,
+    pods,
+)
 
 VALUES = {
     "PENSTOCK_VERSION": "3",
     "PENSTOCK_DIGEST": "sha256:" + "1" * 64,
     "PENSTOCK_KFP_HOST": "http://ml-pipeline.kubeflow.svc:8888",
+    "PENSTOCK_PROFILE": "/app/pipelines/profiles/gpu.toml",
     "JOB": "penstock-watch-digits-29384",
 }
 """Of the variables that a pod's environment has when it starts."""
@@ -86,6 +98,30 @@ def test_a_watch_is_submitted_as_it_can_be(name: str):
     assert (said["workload"], str(said["pipeline"])) == (name, "watch")
     mounts = [m["mountPath"] for m in container["volumeMounts"]]
     assert str(said["token_file"].parent) in mounts
+
+
+@needs_kubectl
+@overlays
+def test_a_watch_runs_its_steps_with_what_they_need(overlay: str):
+    """The profile is a file of the image; it names what there is, and what each step reads."""
+    found = objects(overlay)
+    values = named(found, "ConfigMap", "penstock", "penstock")["data"]
+    (file,) = {ROOT / values["profile"].removeprefix("/app/")}
+    (job, *_) = of_kind(found, "CronJob")
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+
+    given = profile.read(file)
+
+    env = {one["name"]: one.get("valueFrom") for one in container["env"]}
+    assert env["PENSTOCK_PROFILE"] == {"configMapKeyRef": {"name": "penstock", "key": "profile"}}
+    assert "--profile=$(PENSTOCK_PROFILE)" in container["command"]
+    named(found, "ServiceAccount", given.service_account, given.namespace)
+    for step in ("monitor", "retrain", "register"):
+        assert "PENSTOCK_LEDGER" in {one.env for one in given.of(step).secret_env}
+    for step in ("monitor", "gate", "register"):
+        settings = given.of(step)
+        there = {one.env for one in (*settings.secret_env, *settings.config_env)}
+        assert there >= {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
 def test_a_misspelt_option_is_found():

@@ -14,6 +14,7 @@ import pytest
 from penstock.bundle import Bundle
 from penstock.monitor import signals
 from penstock.monitor.look import Asked, Found, look
+from penstock.policy import Slice
 from penstock.verdict import Check, Outcome
 from penstock.watching import Watch
 from penstock.workload import Workload
@@ -106,6 +107,24 @@ def test_a_slice_that_fell_alone_is_named(package: Bundle, tmp_path: Path):
     assert told["outcome"] == "pass"
     assert "heavy use" in told["fallen"]
     assert "low limit" not in told["fallen"]
+
+
+def test_a_slice_that_the_log_cannot_tell_is_no_pass(package: Bundle, tmp_path: Path):
+    """Who is in it nobody knows, so neither does anybody how they fare."""
+    now = world.clients(2_000, seed=3)
+    address = world.log(tmp_path / "log", world.asked(now))
+    large = Slice(name="large bill", column="bill", low=200_000)
+
+    found = seen(
+        package,
+        address,
+        outcomes=world.outcomes(tmp_path / "o.jsonl", now),
+        declared=replace(CREDIT, slices=(*CREDIT.slices, large)),
+    )
+
+    check = named(found, "performance: auc of large bill")
+    assert (check.outcome, "holds no bill" in check.reason) == (UNSURE, True)
+    assert found.verdict.outcome is UNSURE
 
 
 @pytest.mark.parametrize("users", [1, 2, 30, 150])

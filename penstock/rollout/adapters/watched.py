@@ -60,6 +60,8 @@ def command(workload: str) -> list[str]:
         "submit",
         workload,
         "--pipeline=watch",
+        # Without one its steps would have no account, no ledger and no store.
+        "--profile=$(PENSTOCK_PROFILE)",
         "--host=$(PENSTOCK_KFP_HOST)",
         f"--namespace={HOME}",
         f"--token-file={TOKENS}/token",
@@ -94,6 +96,7 @@ _TOKEN = {"path": "token", "audience": "pipelines.kubeflow.org", "expirationSeco
 
 def _container(workload: str) -> Object:
     host = {"configMapKeyRef": {"name": "penstock", "key": "kfp-host"}}
+    profile = {"configMapKeyRef": {"name": "penstock", "key": "profile"}}
     return {
         "name": "submit",
         "image": IMAGE,
@@ -101,6 +104,7 @@ def _container(workload: str) -> Object:
         "command": command(workload),
         "env": [
             {"name": "PENSTOCK_KFP_HOST", "valueFrom": host},
+            {"name": "PENSTOCK_PROFILE", "valueFrom": profile},
             {"name": "JOB", "valueFrom": {"fieldRef": {"fieldPath": JOB}}},
             {"name": "PENSTOCK_HOME", "value": "/tmp/penstock"},  # noqa: S108 - an emptyDir
         ],
