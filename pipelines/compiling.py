@@ -84,7 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     if given.check and (problems := check(text, pinned=profile is not None)):
         print(*problems, sep="\n", file=sys.stderr)
         return REFUSED
-    given.out.write_text(text, encoding="utf-8")
+    try:
+        given.out.write_text(text, encoding="utf-8")
+    except OSError as e:
+        print(f"{given.out} cannot be written: {e.strerror}; name another with --out.", file=sys.stderr)
+        return WRONG_CALL
     print(f"wrote {given.out}: {len(text):,} bytes, {pods(text)} pods in a run at most")
     return 0
 

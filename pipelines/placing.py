@@ -5,16 +5,16 @@ from __future__ import annotations
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from pipelines.profile import SHARED, SHARED_VOLUME, Profile, Settings
+from pipelines.profile import OWN, SHARED, SHARED_VOLUME, Profile, Settings
 from pipelines.steps import STEPS
 
 USER = 65_532
 """Who a step is in its container, and its group: nobody in particular, never root."""
 
 GPU = "nvidia.com/gpu"
-IMAGE = "PENSTOCK_IMAGE"
-RUN = ("PENSTOCK_RUN", "metadata.labels['pipeline/runid']")
-"""The variable that says which run a step belongs to, and the label where Kubeflow writes it."""
+IMAGE, RUN = OWN
+RUN_LABEL = "metadata.labels['pipeline/runid']"
+"""Where Kubeflow writes which run a step belongs to."""
 
 WAIT, LONGEST = "30s", "300s"
 """Before the first retry, doubled for each, and never longer than that."""
@@ -93,8 +93,7 @@ def _scheduled(task: PipelineTask, settings: Settings) -> None:
 def _informed(task: PipelineTask, settings: Settings) -> None:
     for name, value in sorted(settings.env.items()):
         task.set_env_variable(name, value)
-    variable, label = RUN
-    kubernetes.use_field_path_as_env(task, variable, label)
+    kubernetes.use_field_path_as_env(task, RUN, RUN_LABEL)
     for one in settings.secret_env:
         kubernetes.use_secret_as_env(task, one.secret, {one.key: one.env}, optional=one.optional)
     for one in settings.config_env:

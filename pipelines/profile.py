@@ -51,6 +51,9 @@ EFFECT = Form(re.compile("NoSchedule|PreferNoSchedule|NoExecute|"), "NoSchedule 
 MEDIUM = Form(re.compile("Memory|"), "Memory, or nothing for the node's disk")
 DAY_S = 86_400
 
+OWN = ("PENSTOCK_IMAGE", "PENSTOCK_RUN")
+"""Variables that every step is given: a version says with them what made it."""
+
 _SECRET = re.compile(r"(?i)(password|token|secret|secret_access_key|access_key_id)$")
 _WITH_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 
@@ -232,18 +235,27 @@ def _consistent(name: str, settings: Settings) -> None:
     """Refuse what Kubernetes would, or would take in a way that nobody meant.
 
     Raises:
-        ValueError: Two values of one variable, two things at one path, or a retry that harms.
+        ValueError: Two values of one variable, two things at one path, less than is asked for as
+            the most, or a retry that harms.
     """
     for what, listed in (
-        ("variable", settings.variables()),
+        ("variable", (*OWN, *settings.variables())),
         ("path", settings.mounts()),
         ("volume", settings.volumes()),
     ):
         twice = [one for one, count in Counter(listed).items() if count > 1]
         if twice:
             raise ValueError(f"step {name}: {what} {twice[0]!r} is given twice; leave one.")
+    asked, most = settings.cpu, settings.cpu_limit
+    if asked and most and cores(asked) > cores(most):
+        raise ValueError(f"step {name}: cpu {asked} came, at most its cpu_limit {most} was wanted.")
     if settings.retries and not STEPS[name].repeatable:
         raise ValueError(f"step {name} fails to say why; retries came, 0 was wanted.")
+
+
+def cores(cpu: str) -> float:
+    """Return how many cores a text says."""
+    return float(cpu.removesuffix("m")) / (1_000 if cpu.endswith("m") else 1)
 
 
 def read(path: Path) -> Profile:

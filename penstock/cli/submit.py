@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,16 @@ DAY_S = 86_400
 """How long a run is followed where nothing else is said."""
 
 LEDGER = "PENSTOCK_LEDGER"
+_SENDS = ("run", "check", "schedule")
+_HEEDED = {
+    "--wait": ("run", "check", "follow"),
+    "--once": ("run", "check"),
+    "--recurring-name": ("schedule", "disable"),
+    "-p": _SENDS,
+    "--params": _SENDS,
+}
+"""What each of these options is for; a dry run takes those of the run that it tries."""
+
 SERVER, WHAT, WHEN, LATER = "The server", "What is submitted", "Waiting", "Instead of submitting"
 
 
@@ -50,6 +61,17 @@ class _Instead:
         if len(named) > 1:
             raise ValueError("--dry-run, --cron, --disable, --follow and --cancel: leave one.")
         return named[0] if named else "run"
+
+
+def _of_no_use(action: str, given: Mapping[str, object]) -> None:
+    """Refuse an option that the action would leave aside without a word.
+
+    Raises:
+        ValueError: One is given.
+    """
+    for option, value in given.items():
+        if value and action not in _HEEDED[option]:
+            raise ValueError(f"{option} came, and is of no use here; leave it out.")
 
 
 def _panel(name: str, text: str, *flags: str, **more: Any) -> Any:
@@ -138,7 +160,18 @@ def submit(
     action = instead.action()
     if action not in ("follow", "cancel"):
         load(workload)
-    sends = action in ("run", "check", "schedule")
+    _of_no_use(
+        action,
+        {
+            "--wait": wait,
+            "--once": once,
+            "--recurring-name": recurring_name,
+            "-p": parameter,
+            "--params": params,
+        },
+    )
+    named = any(pair.startswith("champion=") for pair in parameter or [])
+    looks = action in _SENDS and pipeline == "train" and not named
     request = {
         "action": action,
         "workload": workload,
@@ -151,7 +184,7 @@ def submit(
         "service_account": service_account,
         "parameters": parameter or [],
         "parameters_file": _text(params),
-        "champion": _champion(workload) if sends else "",
+        "champion": _champion(workload) if looks else "",
         "revision": revision,
         "once": once,
         "wait_s": DAY_S if action == "follow" and wait is None else wait,

@@ -96,7 +96,10 @@ def carry(
 
     Raises:
         RuntimeError: The process that submits broke.
+        ValueError: What happens cannot be kept; nothing was sent.
     """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ValueError(f"--json {json_file} came, a file in a folder that is there was wanted.")
     try:
         with _process(request) as events:
             for event in events:
@@ -198,7 +201,7 @@ def _end(told: Submission, console: Console) -> None:
     style = "green" if told.outcome in GOOD else "bold red"
     said = plain(f": {told.reason}")
     console.print(plain(told.outcome, style=style), said, sep="", soft_wrap=True)
-    if told.outcome in ("still running", "unreachable") and told.run_id:
+    if told.outcome in ("still running", "unreachable", "not allowed") and told.state:
         console.print(plain(_goes_on(told)), soft_wrap=True)
 
 
@@ -206,6 +209,7 @@ def _markdown(told: Submission) -> str:
     """Return the job's summary; what a server said is shown as it is, and is no markup."""
     said = f"{told.outcome}: {told.reason}".replace("`", "'")
     named = told.name.replace("`", "'")
-    where = f"[run]({told.url}) `{named}`" if told.url else ""
-    facts = f"`{told.workload}` {told.pipeline} `{told.version}` {where}".strip()
-    return f"**Penstock** {facts}\n\n`{' '.join(said.split())}`\n\n"
+    where = f"[run]({told.url})" if told.url else ""
+    what = f"`{told.workload}` {told.pipeline}" if told.workload else ""
+    facts = [what, f"`{told.version}`" if told.version else "", where, named and f"`{named}`"]
+    return f"**Penstock** {' '.join(filter(None, facts))}\n\n`{' '.join(said.split())}`\n\n"
