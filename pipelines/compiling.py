@@ -87,7 +87,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         given.out.write_text(text, encoding="utf-8")
     except OSError as e:
-        print(f"{given.out} cannot be written: {e.strerror}; name another with --out.", file=sys.stderr)
+        print(
+            f"{given.out} cannot be written: {e.strerror}; name another with --out.",
+            file=sys.stderr,
+        )
         return WRONG_CALL
     print(f"wrote {given.out}: {len(text):,} bytes, {pods(text)} pods in a run at most")
     return 0

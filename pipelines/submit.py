@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.processes import die_with_parent
-from pipelines.submission import following, parameters, runs, schedules, versions
+from pipelines.submission import connection, following, parameters, runs, schedules, versions
 from pipelines.submission.ended import Ended, Outcome
 from pipelines.submission.request import Request, parsed
 from pipelines.submission.service import Patience, Service, Tell
@@ -137,6 +137,8 @@ def _service(request: Request, tokens: Tokens, tell: Tell) -> Service:
     if not request.host:
         reason = "no server is named; say --host, or set PENSTOCK_KFP_HOST."
         raise Ended(Outcome.WRONG_CALL, reason)
+    if request.ui:
+        connection.page(request.ui)
     return Service(
         request.host,
         tokens,
@@ -182,10 +184,24 @@ def _run(
     tell({"event": "asking", "name": wanted.name, "label": wanted.label})
     run, new = runs.made(service, wanted)
     told = {"run_id": run.run_id, "url": _page(request, run.run_id), "name": run.display_name}
+    if not new:
+        told |= _as_it_was(run, wanted)
     tell({"event": "run", **told, "created": new})
     if request.wait_s is None:
         return Ended(Outcome.SUBMITTED, "it runs" if new else "it was submitted before")
     return _followed(request, service, run.run_id, tell)
+
+
+def _as_it_was(run: Any, wanted: runs.Wanted) -> dict[str, Any]:
+    """Return what an earlier run was really given, and what of it is not as it is wanted now."""
+    given = (run.runtime_config and run.runtime_config.parameters) or {}
+    reference = run.pipeline_version_reference
+    version = reference and reference.pipeline_version_id
+    same = {
+        "other parameters": given == wanted.arguments,
+        "another version": version == wanted.version.version_id,
+    }
+    return {"parameters": given, "other": " and ".join(what for what in same if not same[what])}
 
 
 def _differs(prepared: Prepared) -> str:

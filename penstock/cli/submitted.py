@@ -44,6 +44,9 @@ EXIT = {
 SUMMARY = "GITHUB_STEP_SUMMARY"
 TOKEN = "PENSTOCK_KFP_TOKEN"  # noqa: S105 - the name of the variable
 GOOD = ("submitted", "succeeded", "scheduled", "disabled", "stopping", "checked")
+_UNDECIDED = ("still running", "unreachable", "not allowed")
+"""Ends of the waiting that say nothing of the run; it goes on."""
+
 STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELED": "yellow", "RUNNING": "dim"}
 
 
@@ -165,6 +168,8 @@ def _show(event: Mapping[str, Any], console: Console) -> None:
     elif kind in ("run", "schedule"):
         _fact(console, kind, event.get("name") or event.get("run_id"))
         _fact(console, "", event["url"])
+        if other := event.get("other"):
+            _fact(console, "", f"submitted before, with {other}", "yellow")
     elif kind == "state":
         _fact(console, "state", event["state"], STYLES.get(event["state"], ""))
     elif kind == "task":
@@ -201,7 +206,7 @@ def _end(told: Submission, console: Console) -> None:
     style = "green" if told.outcome in GOOD else "bold red"
     said = plain(f": {told.reason}")
     console.print(plain(told.outcome, style=style), said, sep="", soft_wrap=True)
-    if told.outcome in ("still running", "unreachable", "not allowed") and told.state:
+    if told.outcome in _UNDECIDED and told.run_id and (told.state or told.name):
         console.print(plain(_goes_on(told)), soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ features unite by name.
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+from pyarrow.fs import FileInfo, FileSelector
 
 from penstock.predictions import files
 from penstock.predictions.files import COUNTERS, JOURNAL, PARQUET, REFUSED
@@ -26,6 +28,9 @@ from penstock.predictions.place import BROKEN, Place
 from penstock.predictions.schema import empty, tabled
 
 VIEW = "predictions"
+
+HEARD_S = 2 * 3600.0
+"""A pod that lives copies its counters every hour; of one that did not, no trouble lasts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +105,12 @@ class Predictions:
         return self.sql(query, **values)
 
     def losses(self) -> Losses:
-        """Return what was lost, as far as it was counted; a copy elsewhere has no counts.
+        """Return what was lost, as far as it was counted; a store has each pod's counts, copied.
 
         Raises:
             OSError: The address cannot be read.
         """
-        counted = [_counters(path) for path in self._local(COUNTERS)]
+        counted = [_counters(path) for path in self._local(COUNTERS)] + self._copied()
         aside = self._local(f"{REFUSED}*{JOURNAL}")
         untold = [p for p in self._local(f"predictions-*{JOURNAL}") if not files.contract_of(p)]
         return Losses(
@@ -117,6 +122,18 @@ class Predictions:
                 *(f"{path} is left out: {BROKEN}" for path in self._finished()[1]),
             ),
         )
+
+    def _copied(self) -> list[dict[str, Any]]:
+        """Return the counts that pods copied to a store, beside their workload's files."""
+        place = Place.at(self.address)
+        if place.local:
+            return []
+        everything = FileSelector(place.root, recursive=True, allow_not_found=True)
+        return [
+            _read_counters(place, info)
+            for info in place.fs.get_file_info(everything)
+            if info.base_name.startswith(files.COPIED) and info.base_name.endswith(".json")
+        ]
 
     def _local(self, pattern: str) -> list[Path]:
         place = Place.at(self.address)
@@ -179,3 +196,14 @@ def _counters(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {"problem": f"{path} cannot be read"}
+
+
+def _read_counters(place: Place, info: FileInfo) -> dict[str, Any]:
+    try:
+        with place.fs.open_input_file(info.path) as source:
+            held = json.loads(source.read())
+    except (OSError, ValueError):
+        return {"problem": f"{info.path} cannot be read"}
+    # What a pod could not write when it ended is no trouble now; what it lost stays lost.
+    lives = time.time() - info.mtime_ns / 1e9 < HEARD_S
+    return held if lives else {**held, "problem": ""}

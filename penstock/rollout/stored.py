@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,9 @@ from penstock.workload import Workload
 
 EVERY_S = 5.0
 """Between two looks at what has come; a store counts them."""
+
+HEARD_S = 2 * 3600.0
+"""A pod that lives copies its counters every hour, whatever it cannot write."""
 
 
 @dataclass(kw_only=True)
@@ -73,7 +76,7 @@ class StoredReader:
         try:
             self._take_all()
             self.problem = ""
-        except (OSError, pa.ArrowInvalid) as e:
+        except Exception as e:  # noqa: BLE001 - what nobody can read must not keep users there
             self.problem = f"the copied log cannot be read: {e}"
 
     def evidence(self, window: Window, *, now: float, alive: bool) -> Evidence:
@@ -116,12 +119,18 @@ class StoredReader:
         for info in _listed(place):
             name = info.path.rsplit("/", 1)[-1]
             if name.startswith(files.COPIED):
-                held, at = _json(place, info.path), info.mtime_ns / 1e9
-                self._losses.note(info.path, held, at)
+                self._count(place, info)
             elif name.startswith("predictions-") and name.endswith(files.PARQUET):
                 self._take(place, info)
         if self.outcomes is not None:
             self._take_outcomes(self.outcomes())
+
+    def _count(self, place: Place, info: fs.FileInfo) -> None:
+        held, at = _json(place, info.path), info.mtime_ns / 1e9
+        if held is not None and at < self.since - HEARD_S:
+            # A disk that was full when its pod ended is full no more.
+            held = {**held, "problem": ""}
+        self._losses.note(info.path, held, at)
 
     def _take(self, place: Place, info: fs.FileInfo) -> None:
         if info.path in self._done:
@@ -174,6 +183,7 @@ def _tables(place: Place, path: str, wanted: pa.Schema) -> Iterator[pa.Table]:
 def _json(place: Place, path: str) -> dict[str, Any] | None:
     try:
         with place.fs.open_input_file(path) as f:
-            return json.loads(f.read())
-    except ValueError:
+            held = json.loads(f.read())
+    except (ValueError, FileNotFoundError):
         return None
+    return cast("dict[str, Any]", held) if isinstance(held, dict) else None

@@ -36,6 +36,20 @@ def checked(host: str, *, token: bool, insecure: bool) -> str:
     return host.rstrip("/")
 
 
+def page(ui: str) -> None:
+    """Refuse an address of pages that would put a password into logs.
+
+    Raises:
+        Ended: It does, or is no address.
+    """
+    parts = urlsplit(ui)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        reason = (
+            "the pages' address came with a user, or is none; http://… or https://… was wanted."
+        )
+        raise Ended(Outcome.WRONG_CALL, reason)
+
+
 def _inside(name: str) -> bool:
     """Return whether a name is this machine's, or a service's inside its cluster."""
     return name in ("localhost", "127.0.0.1", "::1") or name.endswith((".svc", ".cluster.local"))

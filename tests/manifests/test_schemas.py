@@ -108,8 +108,8 @@ def test_the_operators_objects_have_the_shape_that_it_documents():
     }
 
     assert {one["kind"]: set(one["spec"]) for one in found} == shapes
-    (rules,) = of_kind(found, "PrometheusRule")
-    for held in rules["spec"]["groups"]:
+    groups = [g for one in of_kind(found, "PrometheusRule") for g in one["spec"]["groups"]]
+    for held in groups:
         assert set(held) == {"name", "rules"}
         assert all(ALERT - {"for"} <= set(one) <= ALERT for one in held["rules"])
     endpoints: list[Any] = [
@@ -126,7 +126,7 @@ def test_slots_are_scraped_as_the_job_that_alerts_name():
     """An alert asks for job "penstock"; without the relabelling nothing would be it."""
     (monitor,) = of_kind(objects("gpu"), "PodMonitor")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    (rules,) = of_kind(objects("gpu"), "PrometheusRule")
+    rules = named(objects("gpu"), "PrometheusRule", "penstock")
 
     assert {"targetLabel": "job", "replacement": "penstock"} in endpoint["relabelings"]
     assert 'up{job="penstock"}' in yaml.safe_dump(rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -191,3 +192,17 @@ def test_a_log_and_outcomes_in_an_object_store(champion: Bundle, tmp_path: Path,
     assert there["performance"] == here["performance"]
     assert there["drift"] == here["drift"]
     assert there["errors"] == []
+
+
+def test_what_pods_lost_is_known_in_a_store_too(champion: Bundle, tmp_path: Path, store: str):
+    """A copy without half of its records is no evidence, wherever it lies."""
+    world.log(tmp_path / "log", world.asked(USUAL))
+    counted = {"written": len(USUAL), "dropped": len(USUAL), "failed": 0}
+    (tmp_path / "log" / "counters.json").write_text(json.dumps(counted))
+
+    keep(tmp_path / "log", now=logs.T0 + 4_000, to=Place.at(f"{store}/predictions"))
+    ran(tmp_path / "there", f"{store}/predictions")
+
+    (said,) = read(tmp_path / "there").json("signals.json")["errors"]
+    assert said.startswith("log: ")
+    assert "records lost" in said

@@ -73,6 +73,14 @@ def test_a_wrong_profile_is_refused_in_a_sentence(
     )
 
 
+def test_a_file_that_cannot_be_written_is_a_wrong_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """And not what a cluster would refuse, which has a code of its own."""
+    assert main(["digits", "--out", str(tmp_path / "none" / "out.yaml")]) == 2
+    assert "name another with --out." in capsys.readouterr().err
+
+
 def test_there_are_two_pipelines(tmp_path: Path):
     """Another name is refused before anything is compiled."""
     with pytest.raises(ValueError, match="no pipeline 'serve'; there is train and watch"):

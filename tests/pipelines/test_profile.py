@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,12 +22,14 @@ from pipelines.profile import (
     SecretMount,
     Settings,
     Toleration,
+    cores,
     parsed,
     read,
 )
 from pipelines.steps import GROUPS, STEPS
 from tests.pipelines import PROFILES
 
+ROOT = PROFILES.parents[1]
 HEAD = 'namespace = "penstock"\nservice_account = "penstock-pipeline"\n'
 EMPTY = Settings()
 
@@ -43,6 +46,23 @@ def test_the_profiles_that_are_here_are_read(file: Any):
 
     assert profile.namespace == "penstock"
     assert profile.of("train").timeout_s
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("file", sorted(PROFILES.glob("*.toml")), ids=lambda f: f.name)
+def test_no_step_asks_for_more_than_its_namespace_lets_it_have(file: Any, step: str):
+    """Who names no limit has the namespace's, and a pod that asks for more is refused."""
+    objects = yaml.safe_load_all((ROOT / "manifests" / "base" / "quota.yaml").read_text())
+    (defaults,) = (
+        one["spec"]["limits"][0]["default"]
+        for one in objects
+        if (one["kind"], one["metadata"]["namespace"]) == ("LimitRange", "penstock")
+    )
+    settings = read(file).of(step)
+
+    assert settings.cpu
+    assert settings.memory
+    assert cores(settings.cpu) <= cores(settings.cpu_limit or defaults["cpu"])
 
 
 REFUSED = {
@@ -73,6 +93,18 @@ REFUSED = {
     "variable twice": (
         '[every_step.env]\nA = "1"\n[[steps.train.config_env]]\nconfig="c"\nkey="k"\nenv="A"',
         "step train: variable 'A' is given twice",
+    ),
+    "variable of every step": (
+        '[every_step.env]\nPENSTOCK_IMAGE = "mine"',
+        "step features: variable 'PENSTOCK_IMAGE' is given twice",
+    ),
+    "run of every step": (
+        '[every_step.env]\nPENSTOCK_RUN = "mine"',
+        "step features: variable 'PENSTOCK_RUN' is given twice",
+    ),
+    "more cores than the most": (
+        '[every_step]\ncpu_limit = "500m"\n[steps.train]\ncpu = "0.6"',
+        "step train: cpu 0.6 came, at most its cpu_limit 500m was wanted",
     ),
     "path twice": (
         '[steps.train]\nshared_memory = "1Gi"\nscratch = [{ name = "a", path = "/dev/shm" }]',
@@ -219,3 +251,11 @@ def test_whatever_a_setting_holds_it_is_read_or_refused_with_its_place(name: str
 def test_every_group_that_a_step_runs_in_may_be_named():
     """A step whose image no profile can name could not be moved to a cluster."""
     assert {step.group for step in STEPS.values()} <= set(GROUPS)
+
+
+def test_what_acts_or_looks_at_what_changes_is_never_cached():
+    """Kubeflow's cache knows neither the champion, nor the traffic, nor the machine."""
+    fresh = {name for name, step in STEPS.items() if not step.cached}
+
+    assert fresh >= {name for name, step in STEPS.items() if step.acts}
+    assert fresh >= {"engine", "gate", "monitor"}

@@ -22,7 +22,7 @@ from penstock.rollout.evidence import Evidence
 from penstock.rollout.judge import WHOLE, judge
 from penstock.rollout.observing import Observer
 from penstock.rollout.reading import LogReader
-from penstock.rollout.stored import StoredReader
+from penstock.rollout.stored import HEARD_S, StoredReader
 from penstock.verdict import Outcome
 from tests.predictions.logs import T0, journal, record
 from tests.rollout.carried import Release, Told
@@ -252,3 +252,35 @@ def test_a_release_is_judged_by_what_had_come_and_silence_counts_from_then(tmp_p
     assert asked == [(now - timedelta(seconds=60)).timestamp()]
     assert judged == [now - timedelta(seconds=60)]
     assert glance.seen.evidence_at == now
+
+
+def test_whatever_cannot_be_read_is_a_problem_and_ends_no_look(tmp_path: Path):
+    """A release that is never looked at leaves its users where they are."""
+    address = str(tmp_path / "copies")
+    pod(tmp_path / "a", address, record(1, version="2", user="u"), dropped=0, problem="")
+    (counters,) = (tmp_path / "copies" / "tests").glob(f"{files.COPIED}*")
+    counters.write_text("[1]")
+    held = reader(address)
+    held.poll()
+    found = seen(held, ALL, now=LATER)
+    assert (found.conflict, len(found.challenger)) == ("", 1)
+
+    def at() -> Place:
+        raise ValueError("it is no address")
+
+    wrong = StoredReader(at=at, every_s=0.0)
+    wrong.poll()
+    assert "it is no address" in seen(wrong, ALL, now=LATER).conflict
+
+
+def test_a_pod_that_ended_with_a_full_disk_long_ago_keeps_nobody_from_a_release(tmp_path: Path):
+    """Its counters stay where they were copied; one that lives copies them again."""
+    address = str(tmp_path / "copies")
+    said = {"dropped": 9, "failed": 0, "problem": "the disk is full"}
+    pod(tmp_path / "a", address, record(1, user="u"), **said)
+    (counters,) = (tmp_path / "copies" / "tests").glob(f"{files.COPIED}*")
+    for written, wanted in ((T0 - HEARD_S - 1, ""), (T0 - HEARD_S + 1, "the disk is full")):
+        os.utime(counters, (written, written))
+        held = reader(address, since=T0)
+        held.poll()
+        assert seen(held, CANARY, now=LATER).conflict == wanted

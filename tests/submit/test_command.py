@@ -205,6 +205,12 @@ def test_a_run_is_cancelled_by_its_id(
         (["digit"], "no workload 'digit'"),
         ([], "no workload ''"),
         (["digits", "--dry-run", "--cron", "0 0 2 * * *"], "leave one"),
+        (["digits", "--cron", "0 0 2 * * *", "--wait", "9"], "--wait came, and is of no use"),
+        (["digits", "--cron", "0 0 2 * * *", "--once", "k"], "--once came, and is of no use"),
+        (["digits", "--recurring-name", "nightly"], "--recurring-name came, and is of no use"),
+        (["digits", "--disable", "-p", "seed=7"], "-p came, and is of no use"),
+        (["digits", "--dry-run", "--json", "none/run.json"], "a file in a folder that is there"),
+        (["--cancel", "x", "--params", "p.toml"], "--params came, and is of no use"),
         (["--follow", "x"], "say --host"),
         (["--follow", "x", "--host", "kubeflow"], "http://… or https://… was wanted"),
     ],
@@ -235,6 +241,36 @@ def test_whoever_serves_is_named_where_the_ledger_is_known(called: Call, tmp_pat
 
     assert done.code == 0, done.err
     assert " champion=s3://models/digits/abc " in done.out
+
+
+@pytest.mark.parametrize("more", [("-p", "champion=gs://b"), ("--pipeline", "watch")], ids=str)
+def test_who_serves_is_not_looked_up_where_it_is_not_needed(
+    called: Call, tmp_path: Path, more: tuple[str, str]
+):
+    """That the package lies where no cluster reaches it is no matter then."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    served(url, str(tmp_path / "package"))
+    done = called("digits", "--dry-run", *more, PENSTOCK_LEDGER=url, **PINNED)
+
+    assert done.code == 0, done.err
+
+
+def test_a_run_whose_token_ends_is_said_to_go_on(
+    called: Call, server: Server, kubeflow: Kubeflow, run_id: str, tmp_path: Path
+):
+    """Whoever reads the job's log sees how to follow it; the summary is no broken markup."""
+
+    def happens(run: dict[str, Any]) -> None:
+        becomes("RUNNING", train="RUNNING")(run)
+        server.token = "another"
+
+    kubeflow.script = [happens]
+    where = ("--host", server.url, "--every", "1")
+    done = called("--follow", run_id, *where, GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
+
+    assert done.code == EXIT["not allowed"]
+    assert f"submit --follow {run_id}" in done.out
+    assert "``" not in (tmp_path / "summary.md").read_text()
 
 
 def test_a_champion_that_no_cluster_reaches_is_said_before_anything_is_sent(

@@ -113,6 +113,33 @@ def test_the_same_key_is_submitted_once(carry: Carry, kubeflow: Kubeflow, told: 
     assert (first.outcome, second.outcome) == (Outcome.SUBMITTED, Outcome.SUBMITTED)
     assert len(kubeflow.runs) == 1
     assert second.reason == "it was submitted before"
+    assert [one["other"] for one in told if one["event"] == "run" and "other" in one] == [""]
+
+
+def test_what_was_submitted_before_with_the_key_is_said_as_it_was(
+    carry: Carry, kubeflow: Kubeflow, told: list[Any], compiled: list[str]
+):
+    """Nobody is told that a seed was trained which was not."""
+    carry(once="job 12", parameters=["seed=7"])
+    carry(once="job 12", parameters=["seed=8"])
+    compiled[0] = IR + "# Another content.\n"
+    carry(once="job 12", parameters=["seed=7"])
+
+    assert len(kubeflow.runs) == 1
+    _, second, third = (one for one in told if one["event"] == "run")
+    assert (second["parameters"]["seed"], second["other"]) == (7, "other parameters")
+    assert (third["parameters"]["seed"], third["other"]) == (7, "another version")
+
+
+@pytest.mark.parametrize("ui", ["https://me:secret@kubeflow.example.com", "kubeflow"])
+def test_an_address_of_pages_with_a_password_is_not_repeated(
+    carry: Carry, server: Server, told: list[Any], ui: str
+):
+    """It would be printed with the run, into logs that many read."""
+    ended = carry(ui=ui)
+
+    assert (ended.outcome, server.asked) == (Outcome.WRONG_CALL, [])
+    assert "secret" not in ended.reason + json.dumps(told)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from typing import Any, cast
 
 from penstock.rollout.adapters import replicas
 from penstock.rollout.adapters.place import Place, holds
+from penstock.rollout.adapters.replicas import Replica
 from penstock.rollout.adapters.server import Held, Moved, Object, Ref, Server
 from penstock.rollout.ports import TableError
+from penstock.rollout.table import SLOTS
 
 VERSION, DIGEST = "penstock.io/version", "penstock.io/digest"
 STOP = "serving.kserve.io/stop"
@@ -30,6 +32,9 @@ FAILED = ("BlockedByFailedLoad", "InvalidSpec")
 """What KServe's ``modelStatus`` says of a model that does not load."""
 
 TRIES = 5
+SILENT_S = 10.0
+"""How long a pod of several may not answer before the slot is not ready any more."""
+
 FRESH_S = 1.0
 """For how long a look at a slot counts: one tick looks several times."""
 
@@ -78,6 +83,9 @@ class Slots:
     """When a slot was told to serve a version."""
 
     _took: dict[Named, float] = field(default_factory=dict[Named, float])
+
+    _silent: dict[Named, float] = field(default_factory=dict[Named, float])
+    """Since when a pod of one that was ready does not answer."""
 
     def ref(self, slot: str) -> Ref:
         """Return a slot's InferenceService."""
@@ -148,16 +156,33 @@ class Slots:
         version = said.get(VERSION)
         if version is None or said.get(STOP) == "true":
             return STOPPED
+        if slot in SLOTS and not version.isdecimal():
+            why = f"{VERSION} of {self.ref(slot)} is {version!r}, which Penstock never said"
+            return Seen(state="starting", version=None, error=why)
         urls = replicas.addresses(self.server, self.place, slot)
         every = [*urls, *replicas.behind(self.server, self.place, slot)]
         pods = replicas.said_by(every if urls else urls, self.place.model)
-        problem = replicas.other_than(pods, slot, version) or self._unready(found, slot, version)
+        heard = self._heard(pods, (slot, version))
+        problem = replicas.other_than(heard, slot, version) or self._unready(found, slot, version)
         if not problem:
             self._note_ready(slot, version)
             return Seen(state="ready", version=version, urls=tuple(urls))
         failed = self._fails(found, slot, version)
         state = "failed" if failed else "starting"
         return Seen(state=state, version=version, error=failed or problem, urls=tuple(urls))
+
+    def _heard(self, pods: list[Replica], named: Named) -> list[Replica]:
+        """Return the pods by which a slot is known; one may be silent for a moment.
+
+        A pod that ends is behind its Service a little longer than it answers. That is no reason to
+        end a release either, as long as another one answers.
+        """
+        answering = [pod for pod in pods if not pod.problem]
+        if len(answering) in (0, len(pods)) or named not in self._up:
+            self._silent.pop(named, None)
+            return pods
+        since_s = self._silent.setdefault(named, self.monotonic())
+        return pods if self.monotonic() - since_s >= SILENT_S else answering
 
     def _unready(self, found: Object, slot: str, version: str) -> str:
         """Return why KServe does not call it ready; once it has, its pods say whether it still is.

@@ -222,6 +222,11 @@ class ClusterPlane:
         try:
             self._server.apply(part.ref, manifest, version=version)
         except Held as e:
+            if not may_take and not part.wrong(found):
+                raise TableError(
+                    f"{e} It says the same as Penstock does, so there is nothing to restore; as "
+                    "long as it does, nobody moves forward."
+                ) from e
             if not may_take:
                 raise Stale(
                     f"{e} Somebody changed what Penstock applies; the table in force is restored "

@@ -107,6 +107,8 @@ class Election:
                 self.problem = ""
             except TableError as e:
                 self.problem = str(e)
+            except Exception as e:  # noqa: BLE001 - without its thread nobody would ever lead
+                self.problem = f"{type(e).__name__}: {e}"
         return self.leads()
 
     def pause_s(self) -> float:

@@ -33,7 +33,7 @@ class Numbers:
     ) -> None:
         """Begin at 0, with every workload there is."""
         self.registry = CollectorRegistry()
-        self._monotonic, self._begun_s = monotonic, monotonic()
+        self._leads, self._monotonic, self._begun_s = leads, monotonic, monotonic()
         self._last: dict[str, float] = {}
         by, into = ["workload"], self.registry
         leader = Gauge(f"{PREFIX}leader", "1 on the replica that acts.", registry=into)
@@ -73,6 +73,8 @@ class Numbers:
 
     def text(self) -> bytes:
         """Return all of them, as Prometheus reads them."""
+        if not self._leads():
+            self._releases.clear()  # they go on elsewhere
         return generate_latest(self.registry)
 
     def _since_s(self, workload: str) -> float:

@@ -100,7 +100,9 @@ class Replica:
     def live(self) -> str:
         """Return which workload's turn has not ended for too long; empty where all do."""
         now_s = time.monotonic()
-        stuck = [r.workload for r in self.rounds if now_s - r.turned_s > self.live_s]
+        rounds = self.rounds
+        # Who waits for its next turn is not stuck, however long that is.
+        stuck = [r.workload for r in rounds if now_s - r.turned_s > self.live_s + r.pause_s()]
         return f"no round has ended for {self.live_s:.0f} s of {', '.join(stuck)}" if stuck else ""
 
     def ready(self) -> str:

@@ -34,6 +34,11 @@ class Ending(BaseException):
 class Place(Protocol):
     """What carries a workload; :class:`penstock.rollout.adapters.workplace.Workplace` does."""
 
+    @property
+    def over(self) -> bool:
+        """Whether it is better made anew for the next round."""
+        ...
+
     def round(self) -> list[State]:
         """Look once at everything."""
         ...
@@ -101,6 +106,8 @@ class Rounds:
         states = self._place.round()
         self.counts.round(self.workload, self.monotonic() - begun_s, states)
         self._failed, self.problem = 0, ""
+        if self._place.over:
+            self.close()
 
     def _say(self, problem: str) -> None:
         if problem != self.problem:

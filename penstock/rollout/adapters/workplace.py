@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from penstock import registered
+from penstock.bundle import BundleError
 from penstock.ledger import REGISTERED, Actor, Entry, Ledger, LedgerError, Stage, stage_of
 from penstock.predictions.place import Place as Folder
 from penstock.release import EVERYWHERE, Fallback, Rollout
@@ -24,15 +25,22 @@ from penstock.rollout.champions import champions, serve, stand_by
 from penstock.rollout.conductor import Conductor
 from penstock.rollout.fleet import Fleet
 from penstock.rollout.journal import Told
+from penstock.rollout.observing import SKEWED_S
 from penstock.rollout.opening import Wish, queue
+from penstock.rollout.plan import ENDED
+from penstock.rollout.ports import TableError
 from penstock.rollout.running import conducting, since
 from penstock.rollout.state import OPENED, State
 from penstock.rollout.stored import EVERY_S, StoredReader
+from penstock.rollout.watchdog import exposed, returned
 from penstock.stage import Refused
 from penstock.workload import load
 
 REST_S = 60.0
 """Between two looks at what should be so while nothing is released and nothing is entered."""
+
+AGED_S = 3600.0
+"""After so long at rest what carries a workload is made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +71,29 @@ class Workplace:
     site: Site
     opens: bool
     monotonic: Callable[[], float] = time.monotonic
+    _begun_s: float = field(init=False)
+    _carried: bool = False
+    _going: bool = False
     _at_rest: tuple[int, float] | None = None
     """Last entry, and when, that all was as it should be at rest."""
 
     _declined: dict[tuple[int, str], str] = field(default_factory=dict[tuple[int, str], str])
     """Versions and markets that could not be opened, and why."""
+
+    def __post_init__(self) -> None:
+        self._begun_s = self.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether this is better made anew for what comes next; never while a release goes on.
+
+        Evidence of releases that have ended would be kept for as long as the process lives, logs
+        of months be read for the next one, and a clock that was put off once stay so.
+        """
+        if self._going:
+            return False
+        skewed = abs(self.conductor.observer.ahead_s()) > SKEWED_S
+        return self._carried or skewed or self.monotonic() - self._begun_s >= AGED_S
 
     def round(self) -> list[State]:
         """Look once at everything; return where each release stands that goes on.
@@ -80,16 +106,21 @@ class Workplace:
         try:
             return self._round()
         except LedgerError:
-            self.conductor.bring_back()
+            bring_home(self.site)
             raise
 
     def _round(self) -> list[State]:
         entries = self.conductor.entries()
         if not folding.active(entries):
             self._rest(entries)
+        states = self.conductor.round()
+        # A round that was cut says nothing of what goes on, so it ends nothing.
+        self._going = any(state.phase not in ENDED for state in states)
+        self._carried = self._carried or bool(states)
         if self.opens:
-            self._open_new(entries)
-        return self.conductor.round()
+            # Last: a package that takes long to come, or does not, keeps nobody from being judged.
+            self._open_new(self.conductor.entries())
+        return states
 
     def _rest(self, entries: Sequence[Entry]) -> None:
         """See that champions answer, the one before stands by, and nobody changed a route."""
@@ -120,7 +151,7 @@ class Workplace:
             try:
                 self.conductor.open(wish)
                 self._declined.pop(key, None)
-            except (Refused, LookupError) as e:
+            except (Refused, LookupError, BundleError, OSError) as e:
                 if self._declined.get(key) != str(e):
                     self._declined[key] = str(e)
                     self.conductor.emit({"event": "unmoved", "text": str(e)})
@@ -138,6 +169,16 @@ def new_wishes(entries: Sequence[Entry], policy: Rollout) -> list[Wish]:
         for market in policy.market_names()
         if (version, market) not in begun
     ]
+
+
+def bring_home(site: Site) -> None:
+    """Give everybody to the champions, where the ledger does not even say what goes on."""
+    with suppress(TableError):
+        for held in site.tables().values():
+            if exposed(held):
+                # One market that the plane does not take is no reason to leave the next.
+                with suppress(TableError):
+                    put(site, returned(held))
 
 
 @contextmanager
@@ -159,11 +200,16 @@ def workplace(workload: str, where: Where, desk: Desk) -> Iterator[Workplace]:
         rules=declared.rollout.kill_to is Fallback.RULES,
         sleep=desk.sleep,
     )
+    try:
+        begun = since(entries())
+    except LedgerError:
+        bring_home(site)
+        raise
     outcomes = where.outcomes
     reader = StoredReader(
         at=lambda: Folder.at(f"{where.predictions.rstrip('/')}/{workload}"),
         outcomes=None if outcomes is None else lambda: Folder.at(outcomes),
-        since=since(entries()),
+        since=begun,
         declared=declared,
         every_s=desk.look_s,
     )

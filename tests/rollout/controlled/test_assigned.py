@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.rollout.adapters.assigned import DIGEST, STOP, VERSION, Slots
+from penstock.rollout.adapters.assigned import DIGEST, SILENT_S, STOP, VERSION, Slots
 from penstock.rollout.adapters.first import first_objects
 from penstock.rollout.adapters.replicas import Replica, golden, other_than
 from penstock.rollout.adapters.server import MANAGER, Missing
 from penstock.rollout.adapters.site import Site
+from penstock.rollout.fleet import Fleet
 from penstock.rollout.ports import TableError
 from penstock.rollout.servers import SlotFailed
 from tests.rollout.adapters import published
@@ -256,3 +257,35 @@ def test_the_first_objects_start_nothing_and_hold_what_is_ours(place: World):
     ] * 3
     assert [m["metadata"]["annotations"] for m in made[3:]] == [{STOP: "true"}] * 3
     assert [published.wrong(m) for m in made] == [[]] * 6
+
+
+def test_a_pod_that_ends_is_no_reason_to_call_a_slot_unready_at_once(place: World):
+    """It is in the EndpointSlice a little longer than it answers; a silent one for long counts."""
+    now = [0.0]
+    slots = replace(place.slots(), monotonic=lambda: now[0])
+    assign(place, slots)
+    assert slots.seen("b").state == "ready"
+    one, other = place.kserve.pods["b"]
+    one.end()
+    assert slots.seen("b").state == "ready"
+    now[0] = SILENT_S + 1
+    seen = slots.seen("b")
+    assert (seen.state, "does not answer" in seen.error) == ("starting", True)
+    assert place.slots().seen("b").state == "starting", "who never saw it ready gives no time"
+    other.end()
+    now[0] = 0.0
+    assert slots.seen("b").state == "starting", "nobody is left"
+    place.kserve.pods["b"] = []
+
+
+def test_a_version_that_somebody_wrote_by_hand_is_none(place: World):
+    """It stops no round: the slot is simply no longer what a release needs."""
+    slots = place.slots()
+    assign(place, slots)
+    path = slots.ref("b").path
+    place.cluster.fake.edit(path, {"metadata": {"annotations": {VERSION: "v2"}}})
+    seen = slots.seen("b")
+    assert (seen.state, seen.version, "'v2'" in seen.error) == ("starting", None, True)
+    both = site(place, slots)
+    assert Fleet(plane=both).serving() == {"a": None, "b": None}
+    assert both.verify_slot("b") == "slot b serves nothing"

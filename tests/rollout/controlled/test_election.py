@@ -238,3 +238,23 @@ class Elections(RuleBasedStateMachine):
 
 Elections.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 TestElections = Elections.TestCase
+
+
+def test_what_nobody_thought_of_does_not_end_who_stands(fake: FakeServer):
+    """Its thread would be gone for good, while probes say that all is well."""
+    one = candidate(fake, Time(), "one")
+    broken = True
+
+    class Odd:
+        def get(self, ref: Any) -> Any:
+            if broken:
+                raise ValueError("a proxy says []")
+            return whole.get(ref)
+
+        def apply(self, *given: Any, **named: Any) -> Any:
+            return whole.apply(*given, **named)
+
+    whole, one._server = one._server, Odd()  # type: ignore[assignment]
+    assert (one.turn(), one.problem) == (False, "ValueError: a proxy says []")
+    broken = False
+    assert one.turn()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from penstock.ledger import Ledger, Stage, stage_of
+from penstock.ledger import Ledger, LedgerError, Stage, stage_of
 from penstock.release import Trigger
+from penstock.rollout import opening
 from penstock.rollout.opened import opened_of
 from penstock.rollout.ports import TableError
 from penstock.rollout.state import INTENT
 from penstock.rollout.table import BUCKETS
+from penstock.storage.errors import StoreError
 from tests.rollout.adapters import published
+from tests.rollout.adapters.fakeserver import apply
 from tests.rollout.adapters.stage import PLACE
 from tests.rollout.controlled.world import World, world
 
@@ -146,3 +150,98 @@ def test_a_challenger_with_a_forgotten_pod_is_never_shown_to_anybody(place: Worl
 
     place.kserve.remember()
     place.until(one, lambda: place.phase() == "SHADOW")
+
+
+def test_a_package_that_is_gone_keeps_no_other_release_from_being_judged(
+    place: World, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    """A third version waits whose package nobody can read; the second is judged all the same."""
+    one = place.replica(opens=True)
+    place.register(3, Stage.STAGING, over=1)
+    kept = opening.registered.package_to_serve
+
+    def gone(entries: Any, version: int, **more: Any) -> Any:
+        if version == 3:
+            raise StoreError("there is no such object")
+        return kept(entries, version, **more)
+
+    monkeypatch.setattr(opening.registered, "package_to_serve", gone)
+    place.until(one, lambda: place.phase() == "CANARY")
+    place.failing = lambda version, copy: version == "2" and not copy
+    place.until(one, lambda: place.phase() == "ROLLED_BACK")
+    assert one.rounds[0].problem == ""
+    said = [e["text"] for e in place.told if e["event"] == "unmoved"]
+    assert said.count("there is no such object") == 1
+
+
+def test_who_says_the_same_as_a_route_stops_steps_and_fills_no_ledger(place: World, ledger: Ledger):
+    """Nothing is to be restored, and nothing may be taken: it waits, and goes on when it may."""
+    one = place.replica(opens=True)
+    place.until(one, lambda: place.phase() == "SHADOW")
+    path, store = place.cluster.main, place.cluster.fake.store
+    live = store.read(path)
+    named = {name: live["metadata"][name] for name in ("name", "namespace")}
+    asked = {k: live[k] for k in ("apiVersion", "kind")}
+    asked |= {"metadata": named, "spec": {"rules": live["spec"]["rules"]}}
+    store.write(path, apply(live, asked, "argocd", force=False, now=store.now()))
+    for _ in range(5):
+        place.step(one)
+    intents = [e for e in ledger.entries("digits") if e.kind == INTENT]
+    assert (place.phase(), len(intents)) == ("SHADOW", 2)
+    assert any("argocd" in str(e.get("text")) for e in place.told if e["event"] == "unmoved")
+
+    live = store.read(path)
+    held = [m for m in live["metadata"]["managedFields"] if m["manager"] != "argocd"]
+    store.write(path, live | {"metadata": live["metadata"] | {"managedFields": held}})
+    place.until(one, lambda: place.phase() == "CANARY")
+
+
+def test_without_the_ledger_the_next_leader_gives_everybody_back_too(
+    place: World, monkeypatch: pytest.MonkeyPatch
+):
+    """It has carried nothing yet; what the routes say is enough, before and after it has begun."""
+    one, two = place.replica("one", opens=True), place.replica("two")
+    place.until(one, lambda: place.phase() == "CANARY")
+    assert place.table().buckets > 0
+    one.election.give_back()
+    two.election.turn()
+
+    def away(*_: object) -> None:
+        raise LedgerError("the ledger does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "entries", away)
+        two.rounds[0].turn()
+    assert "does not answer" in two.rounds[0].problem
+    assert (place.table().champion, place.table().buckets) == ("a", 0)
+    place.until(two, lambda: place.table().buckets > 0)
+
+    two.rounds[0].close()
+    with two.rounds[0].open() as late:
+        monkeypatch.setattr(Ledger, "entries", away)
+        with pytest.raises(LedgerError):
+            late.round()
+        assert place.table().buckets == 0
+        monkeypatch.undo()
+
+
+def test_what_was_read_for_a_release_goes_with_it(place: World):
+    """And a clock that was put off while nothing goes on is set anew."""
+    one = place.replica(opens=True)
+    place.until(one, lambda: place.phase() == "CANARY")
+    with one.rounds[0].open() as late:
+        late.round()
+        assert not late.over, "a release goes on"
+    place.failing = lambda version, copy: version == "2" and not copy
+    place.until(one, lambda: place.phase() == "ROLLED_BACK")
+    opened: list[Any] = []
+    made = one.rounds[0].open
+    one.rounds[0].open = lambda: opened.append(0) or made()  # type: ignore[assignment,func-returns-value]
+    place.step(one)
+    place.step(one)
+    assert len(opened) == 1, "once, behind what it had carried"
+    with made() as rested:
+        rested.round()
+        assert not rested.over
+        rested.conductor.clock._begun_s -= 100
+        assert rested.over

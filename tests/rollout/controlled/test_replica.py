@@ -41,6 +41,7 @@ class Bench:
 
     def __init__(self, *fails: BaseException) -> None:
         self.fails, self.opened, self.closed, self.rounds = list(fails), 0, 0, 0
+        self.over = False
 
     @contextmanager
     def open(self) -> Iterator[Bench]:
@@ -251,3 +252,31 @@ def test_once_does_one_round_and_gives_the_lease_back(place: World):
     other = place.replica("other")
     other.election.turn()
     assert held.once() == ["another replica leads"]
+
+
+def test_what_is_over_is_made_anew_for_what_comes_next():
+    """Nothing that a release has read is kept for as long as the process lives."""
+    bench = Bench()
+    one = rounds(bench, Counted())
+    one.turn()
+    bench.over = True
+    one.turn()
+    one.turn()
+    assert (bench.rounds, bench.opened, bench.closed) == (3, 2, 2)
+
+
+def test_who_waits_long_between_two_rounds_is_alive(place: World):
+    """A restart would not make it wait any less."""
+    held = place.replica(every_s=3600.0)
+    held.rounds[0].turned_s = time.monotonic() - 1000
+    assert held.live() == ""
+
+
+def test_who_leads_no_more_tells_of_no_releases():
+    """A sum over replicas counts each release once."""
+    leads = [True]
+    numbers = Numbers(["w"], lambda: leads[0])
+    numbers.round("w", 1.0, [])
+    assert 'releases{phase="CANARY",workload="w"} 0.0' in numbers.text().decode()
+    leads[0] = False
+    assert "releases{" not in numbers.text().decode()
