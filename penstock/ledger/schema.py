@@ -74,8 +74,9 @@ def connected(url: str) -> sa.Engine:
         if url.startswith(SQLITE):
             Path(url.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
             return sa.create_engine(url, connect_args={"timeout": WAIT_S})
-        # After waiting for the lock a writer must see what the one before it wrote.
-        return sa.create_engine(url, isolation_level="READ COMMITTED")
+        # After waiting for the lock a writer must see what the one before it wrote. A connection
+        # that the server ended since it was used is none that does not answer.
+        return sa.create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
     except (exc.ArgumentError, ImportError, OSError, ValueError) as e:
         # The address itself is not repeated: it may hold a password.
         raise LedgerError(

@@ -154,3 +154,33 @@ def test_a_ledger_in_a_folder_that_is_not_there_makes_it(tmp_path: Path):
 
     assert held.verify() == 6
     held.close()
+
+
+def test_what_is_kept_of_earlier_reads_is_what_a_new_reader_finds(place: Place):
+    """Of one workload and of all, whoever appends in between; what a caller does to it is its own."""
+    one, other = Ledger(place.url), Ledger(place.url)
+    register(one, 1)
+    for k in range(3):
+        note(other if k % 2 else one, k)
+        for name in ("digits", None, "nobody"):
+            fresh = Ledger(place.url)
+            wanted = fresh.entries(name)
+            fresh.close()
+            for held in (one, other):
+                assert held.entries(name) == wanted
+                held.entries(name).clear()
+                assert held.entries(name) == wanted
+    one.close()
+    other.close()
+
+
+def test_a_server_that_ended_its_connections_still_answers(place: Place):
+    """A failover is over before the next question; it must not take everybody home."""
+    held = Ledger(place.url)
+    register(held, 1)
+    wanted = held.entries()
+    if place.kind == "postgresql":
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        place.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+    assert held.entries() == wanted
+    held.close()
