@@ -7,7 +7,7 @@ ARGS ?=
 INSTALLED = @test -x $(BIN)/penstock || { echo "there is no $(BIN); type: make setup" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stores rtx run up down status logs test test-gpu check format lock golden bench clean
+.PHONY: help setup stores rtx run up down status logs test test-gpu images test-images check format lock golden bench clean
 
 help: ## print these lines
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1|\2/' | \
@@ -45,6 +45,12 @@ test: setup ## run every test this machine can run
 
 test-gpu: setup ## run the tests that need an NVIDIA GPU, on a machine with one
 	@$(BIN)/pytest -m gpu tests/gpu $(ARGS)
+
+images: ## build the images of a cluster's steps with buildah; ARGS="--base REF" for another base
+	@scripts/images.sh $(ARGS)
+
+test-images: setup ## build the images, run the digits pipeline in them, compare its bytes; minutes, 25 GB
+	@$(BIN)/pytest -m images tests/images $(ARGS)
 
 check: setup ## format, lint, types, import contracts, shell scripts, docs, requirement files
 	$(BIN)/ruff format --check .

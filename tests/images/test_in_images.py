@@ -284,7 +284,8 @@ def test_the_serving_image_serves_the_package_that_the_pipeline_registered(
                 sent = {"instances": [request["instance"] for request in golden]}
                 answered = client.post("/v1/models/digits:predict", json=sent)
         finally:
-            process.terminate()
+            # unshare keeps gentler signals to itself; what it began ends with it.
+            process.kill()
             process.communicate(timeout=30)
     answered.raise_for_status()
     best = [max(range(10), key=request["logits"].__getitem__) for request in golden]

@@ -157,11 +157,11 @@ def test_a_ledger_in_a_folder_that_is_not_there_makes_it(tmp_path: Path):
 
 
 def test_what_is_kept_of_earlier_reads_is_what_a_new_reader_finds(place: Place):
-    """Of one workload and of all, whoever appends in between; what a caller does to it is its own."""
+    """Of one workload and of all, whoever appends between; what a caller does to it is its own."""
     one, other = Ledger(place.url), Ledger(place.url)
     register(one, 1)
     for k in range(3):
-        note(other if k % 2 else one, k)
+        note(other if k % 2 else one, str(k))
         for name in ("digits", None, "nobody"):
             fresh = Ledger(place.url)
             wanted = fresh.entries(name)
