@@ -60,6 +60,16 @@ SQLITE = "sqlite:///"
 WAIT_S = 30
 """How long a writer waits for another before it gives up."""
 
+PATIENCE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""PostgreSQL's own settings, where the address names none: a server that has gone silent is one that
+does not answer within half a minute (libpq's words and units), not one that is waited for."""
+
 LOCK = 7_241_050_331
 """PostgreSQL's advisory lock that writers of a ledger take, any 64-bit number of our own."""
 
@@ -76,7 +86,12 @@ def connected(url: str) -> sa.Engine:
             return sa.create_engine(url, connect_args={"timeout": WAIT_S})
         # After waiting for the lock a writer must see what the one before it wrote. A connection
         # that the server ended since it was used is none that does not answer.
-        return sa.create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+        return sa.create_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            connect_args=_patience(sa.make_url(url)),
+        )
     except (exc.ArgumentError, ImportError, OSError, ValueError) as e:
         # The address itself is not repeated: it may hold a password.
         raise LedgerError(
@@ -116,3 +131,10 @@ def lock(connection: sa.Connection) -> None:
     else:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_S}s'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+
+def _patience(url: sa.URL) -> dict[str, int]:
+    """Return what of our patience an address leaves to us; none of another database's."""
+    if url.get_backend_name() != "postgresql":
+        return {}
+    return {name: value for name, value in PATIENCE.items() if name not in url.query}
