@@ -67,8 +67,8 @@ PATIENCE = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-"""PostgreSQL's own settings, where the address names none: a server that has gone silent is one that
-does not answer within half a minute (libpq's words and units), not one that is waited for."""
+"""Settings of PostgreSQL's client, in its words and units, where the address names none: a server
+that has gone silent is given up within half a minute and not waited for."""
 
 LOCK = 7_241_050_331
 """PostgreSQL's advisory lock that writers of a ledger take, any 64-bit number of our own."""
