@@ -72,11 +72,14 @@ def run_container(
             user=USER,
             folders={here: there["bind"] for here, there in volumes.items()},
         )
-        process = started(confined, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line.decode(errors="replace"), end="")
-        return process.wait()
+        with started(confined, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    print(line.decode(errors="replace"), end="")
+                return process.wait()
+            finally:
+                process.kill()
 
 
 def runner(environment: Mapping[str, str], folders: Sequence[Path]) -> Any:

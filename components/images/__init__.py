@@ -22,10 +22,16 @@ SOURCES = {
     "data": ("feature_repo", "penstock", "workloads"),
     "train": ("penstock", "workloads"),
     "engine": ("penstock", "workloads"),
-    "control": ("components", "feature_repo", "penstock", "pipelines", "serving", "workloads"),
+    "control": (
+        "components", "feature_repo", "penstock", "pipelines", "requirements", "serving",
+        "workloads",
+    ),
     "serve": ("penstock", "serving", "workloads"),
-}
-"""Folders of this repository that an image holds; the Containerfile copies the same."""
+}  # fmt: skip
+"""Folders of this repository that an image holds; the Containerfile copies the same.
+
+Who submits from a cluster names images as we do here, so ``control`` holds all that a name is of.
+"""
 
 RECIPE = (".containerignore", "Containerfile", "gpu.env", "gpu.txt", "install.py", "layers.py")
 """What of this folder decides what is in an image."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -212,9 +212,10 @@ def _process(
     try:
         if process.stdout is None:
             raise RuntimeError("the pipeline process has no output to read")
-        yield (json.loads(line) for line in process.stdout)
+        ended = list[Mapping[str, Any]]()
+        yield _until_ended(process.stdout, ended)
         code = process.wait()
-        if code not in (0, 1):
+        if code not in (0, 1) or not ended:
             tail = (root / "stderr.log").read_text().strip().splitlines()[-1:]
             raise RuntimeError(f"the pipeline process ended with {code}: {' '.join(tail)}")
     finally:
@@ -223,6 +224,17 @@ def _process(
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _until_ended(
+    lines: Iterable[str], ended: list[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield what a pipeline process says, and keep its last word, without which it broke down."""
+    for line in lines:
+        event = json.loads(line)
+        if event["event"] == "ended":
+            ended.append(event)
+        yield event
 
 
 def _stage(event: Mapping[str, Any], record: Record, screen: Screen) -> None:

@@ -250,7 +250,17 @@ def test_the_same_inputs_give_the_same_digest(folder: Path, built: dict[str, Any
     made = json.loads((again / "images.json").read_text())["images"]
     for group in ("data", "serve"):
         assert made[group]["layers"] == built[group]["layers"]
-        assert made[group]["image"] == built[group]["image"]
+        # Of a manifest's digest there are two where layers came back from a registry, compressed.
+        assert made[group]["id"] == built[group]["id"]
+
+
+@pytest.mark.parametrize("target", images.GROUPS)
+def test_who_submits_from_a_cluster_names_the_images_as_we_do(target: str, built: dict[str, Any]):
+    code = (
+        f"from components import images; import pipelines.submit; print(images.local({target!r}))"
+    )
+    said = run(built["control"]["image"], "python3", "-c", code)
+    assert built[target]["tag"] == f"localhost/{said.strip()}"
 
 
 def test_the_control_image_carries_the_command_line(built: dict[str, Any]):
@@ -287,6 +297,8 @@ def test_the_serving_image_serves_the_package_that_the_pipeline_registered(
             # unshare keeps gentler signals to itself; what it began ends with it.
             process.kill()
             process.communicate(timeout=30)
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pytest.fail("the server outlived who started it")
     answered.raise_for_status()
     best = [max(range(10), key=request["logits"].__getitem__) for request in golden]
     assert [row["label"] for row in answered.json()["predictions"]] == best

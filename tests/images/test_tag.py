@@ -13,6 +13,7 @@ RELATED = (
     "penstock",
     "pipelines",
     "requirements",
+    "docs",
     "serving",
     "workloads",
 )
@@ -38,13 +39,14 @@ def tags(root: Path) -> dict[str, str]:
     [
         ("penstock/gate/judge.py", set(images.GROUPS)),
         ("penstock/rollout/assigner.lua", set(images.GROUPS)),
-        ("requirements/train.txt", {"train"}),
+        ("requirements/train.txt", {"train", "control"}),
         ("requirements/pipelines.txt", {"control"}),
         ("serving/predictor.py", {"control", "serve"}),
         ("feature_repo/digits.py", {"data", "control"}),
         ("pipelines/train.py", {"control"}),
         ("components/images/Containerfile", set(images.GROUPS)),
-        ("requirements/stores.txt", set()),
+        ("requirements/stores.txt", {"control"}),
+        ("docs/architecture.md", set()),
     ],
 )
 def test_an_edit_changes_the_images_that_hold_it(checkout: Path, edited: str, changed: set[str]):

@@ -14,7 +14,15 @@ import pytest
 
 from penstock.workload import root
 
-FOLDERS = ("penstock", "workloads", "feature_repo", "components", "pipelines", "serving")
+FOLDERS = (
+    "penstock",
+    "workloads",
+    "feature_repo",
+    "components",
+    "pipelines",
+    "requirements",
+    "serving",
+)
 PAGE = (root() / "docs/how-to/add-a-workload.md").read_text()
 FILE = re.compile(r"^`(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MORE = re.compile(r"^append to `(\S+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

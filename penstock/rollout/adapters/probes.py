@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from penstock.rollout.plan import Phase
 from penstock.rollout.state import State
@@ -19,6 +21,23 @@ NUMBERS = "text/plain; version=0.0.4; charset=utf-8"
 
 Check = Callable[[], str]
 """Returns what is wrong, empty where nothing is."""
+
+
+class _Phases(Collector):
+    """Releases that go on, as of the last round; none where another replica acts."""
+
+    def __init__(self, leads: Callable[[], bool]) -> None:
+        self._leads, self.seen = leads, dict[str, list[Phase]]()
+
+    def collect(self) -> Iterator[Metric]:
+        said = "Releases that go on, by phase, as of the last round."
+        family = GaugeMetricFamily(f"{PREFIX}releases", said, labels=["workload", "phase"])
+        if not self._leads():
+            self.seen.clear()  # they go on elsewhere
+        for workload, phases in self.seen.items():
+            for phase in Phase:
+                family.add_metric([workload, str(phase)], phases.count(phase))
+        yield family
 
 
 class Numbers:
@@ -33,7 +52,7 @@ class Numbers:
     ) -> None:
         """Begin at 0, with every workload there is."""
         self.registry = CollectorRegistry()
-        self._leads, self._monotonic, self._begun_s = leads, monotonic, monotonic()
+        self._monotonic, self._begun_s = monotonic, monotonic()
         self._last: dict[str, float] = {}
         by, into = ["workload"], self.registry
         leader = Gauge(f"{PREFIX}leader", "1 on the replica that acts.", registry=into)
@@ -42,8 +61,8 @@ class Numbers:
         self._rounds = Counter(f"{PREFIX}rounds", said, [*by, "outcome"], registry=into)
         said = "Seconds that a round took."
         self._seconds = Histogram(f"{PREFIX}round_seconds", said, by, registry=into)
-        said = "Releases that go on, by phase, as of the last round."
-        self._releases = Gauge(f"{PREFIX}releases", said, [*by, "phase"], registry=into)
+        self._phases = _Phases(leads)
+        into.register(self._phases)
         said = "Seconds since the last round that was done; since the start where none was."
         since = Gauge(f"{PREFIX}seconds_since_round", said, by, registry=into)
         said = "Changes of routes by another hand."
@@ -59,9 +78,7 @@ class Numbers:
         self._last[workload] = self._monotonic()
         self._rounds.labels(workload, "done").inc()
         self._seconds.labels(workload).observe(seconds)
-        phases = [state.phase for state in states]
-        for phase in Phase:
-            self._releases.labels(workload, str(phase)).set(phases.count(phase))
+        self._phases.seen[workload] = [state.phase for state in states]
 
     def error(self, workload: str) -> None:
         """Count a round that failed."""
@@ -73,8 +90,6 @@ class Numbers:
 
     def text(self) -> bytes:
         """Return all of them, as Prometheus reads them."""
-        if not self._leads():
-            self._releases.clear()  # they go on elsewhere
         return generate_latest(self.registry)
 
     def _since_s(self, workload: str) -> float:
