@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 
-from penstock import storage
 from penstock.bundle import Bundle
 from penstock.monitor import drift, health, performance, scores, seen
 from penstock.monitor.drift import Moved
@@ -155,18 +154,34 @@ def _realized(
 def outcomes_at(address: str) -> tuple[pa.Table, int]:
     """Return the outcomes at an address, and how many of their lines are none.
 
+    Args:
+        address: A file of JSON lines, or a folder of ``*.jsonl``, as a release reads them; a path
+            or in an object store.
+
     Raises:
         OSError: They cannot be read.
         ValueError: It is no address.
     """
-    if not storage.is_uri(address):
-        return read_outcomes(Path(address))
+    tables, unreadable = list[pa.Table](), 0
+    for held in _files(address):
+        with tempfile.TemporaryDirectory() as scratch:
+            copied = Path(scratch) / "outcomes.jsonl"
+            copied.write_bytes(held)
+            table, none = read_outcomes(copied)
+        tables.append(table)
+        unreadable += none
+    return pa.concat_tables(tables), unreadable
+
+
+def _files(address: str) -> Iterator[bytes]:
+    """Yield each file at an address, in the order of their names."""
     folder, _, name = address.rpartition("/")
-    store = Store.at(folder)
-    held = store.read(name, at_most=MOST_BYTES)
-    if held is None:
-        raise FileNotFoundError(f"there is no {address}")
-    with tempfile.TemporaryDirectory() as scratch:
-        copied = Path(scratch) / "outcomes.jsonl"
-        copied.write_bytes(held)
-        return read_outcomes(copied)
+    above = Store.at(folder or ".")
+    within = Store.at(address)
+    names = [] if name.endswith(".jsonl") else sorted(within.sizes())
+    parts = [(within, one) for one in names if one.endswith(".jsonl")] or [(above, name)]
+    for store, one in parts:
+        held = store.read(one, at_most=MOST_BYTES)
+        if held is None:
+            raise FileNotFoundError(f"there is no {address}, nor a *.jsonl below it")
+        yield held

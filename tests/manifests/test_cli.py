@@ -12,6 +12,7 @@ from penstock.cli.manifests import manifests
 from penstock.rollout.adapters.manifests import FIRST, KUSTOMIZATION, text
 from penstock.rollout.adapters.places import PlacesError, read
 from tests.manifests.built import MANIFESTS, documents, named
+from tests.manifests.test_commands import parsed
 
 app = typer.Typer()
 app.command()(manifests)
@@ -63,6 +64,20 @@ def test_a_place_says_more_than_the_options(tmp_path: Path):
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out" / "digits.toml").read_text(encoding="utf-8") == place.read_text()
     assert "EnvoyFilter" not in (tmp_path / "out" / FIRST).read_text(encoding="utf-8")
+
+
+def test_who_watches_knows_the_outcomes_that_a_place_names(tmp_path: Path):
+    """Else nobody would ever know how good the model is."""
+    said = (MANIFESTS / "workloads" / "digits" / "digits.toml").read_text(encoding="utf-8")
+    place = tmp_path / "mine.toml"
+    place.write_text(said + 'outcomes = "s3://penstock/outcomes.jsonl"\n', encoding="utf-8")
+
+    done = run("digits", "--place", str(place), "--out", str(tmp_path / "out"))
+
+    assert done.exit_code == 0, done.output
+    (job,) = documents((tmp_path / "out" / "watch.yaml").read_text(encoding="utf-8"))
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert parsed(container["command"])["parameter"] == ["outcomes=s3://penstock/outcomes.jsonl"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--host", "a.example.com", "--place", "x.toml")])

@@ -206,3 +206,26 @@ def test_what_pods_lost_is_known_in_a_store_too(champion: Bundle, tmp_path: Path
     (said,) = read(tmp_path / "there").json("signals.json")["errors"]
     assert said.startswith("log: ")
     assert "records lost" in said
+
+
+@pytest.mark.parametrize("where", ["folder", "store"])
+def test_outcomes_may_be_a_folder_of_files(
+    champion: Bundle, tmp_path: Path, store: str, where: str
+):
+    """As a release reads them: what comes later is in a file of its own."""
+    log = world.log(tmp_path / "log", world.asked(USUAL))
+    file = Path(world.outcomes(tmp_path / "all.jsonl", USUAL))
+    lines = file.read_bytes().splitlines(keepends=True)
+    ran(tmp_path / "one", log, outcomes=str(file))
+    address = str(tmp_path / "outcomes") if where == "folder" else f"{store}/outcomes"
+    place = Place.at(address)
+    for name, part in (("1.jsonl", lines[:300]), ("2.jsonl", lines[300:]), ("NOTE", [b"x"])):
+        place.fs.create_dir(place.root)
+        with place.fs.open_output_stream(f"{place.root}/{name}") as out:
+            out.write(b"".join(part))
+
+    ran(tmp_path / "two", log, outcomes=address)
+
+    one, two = (read(tmp_path / n).json("signals.json")["performance"] for n in ("one", "two"))
+    assert one == two
+    assert one["outcome"] != "unknown"

@@ -60,7 +60,7 @@ def files(where: Where, said: str, *, rules: bool) -> dict[str, str]:
     objects: Mapping[str, Iterable[Object]] = {
         "slots.yaml": services(where, rules=rules),
         "roles.yaml": roles(where, rules=rules),
-        "watch.yaml": schedule(name),
+        "watch.yaml": schedule(name, outcomes=where.outcomes),
     }
     kustomization = about + text([component(name, list(objects))])
     first = about + _ONCE + text(first_objects(where, rules=rules))

@@ -16,8 +16,11 @@ TOKENS = "/var/run/secrets/kubeflow/pipelines"
 """Where Kubeflow's own client looks for a token, too."""
 
 
-def schedule(workload: str) -> list[Object]:
+def schedule(workload: str, *, outcomes: str | None = None) -> list[Object]:
     """Return the job of a workload.
+
+    Args:
+        outcomes: Where what became of requests is; without it nobody knows how good the model is.
 
     A run that is late by more than half an hour is left out: the next one sees more.
     """
@@ -30,7 +33,7 @@ def schedule(workload: str) -> list[Object]:
         "backoffLimit": 1,
         "activeDeadlineSeconds": 600,
         "ttlSecondsAfterFinished": 86_400,
-        "template": {"metadata": {"labels": labels}, "spec": _pod(workload)},
+        "template": {"metadata": {"labels": labels}, "spec": _pod(workload, outcomes)},
     }
     return [
         {
@@ -50,7 +53,7 @@ def schedule(workload: str) -> list[Object]:
     ]
 
 
-def command(workload: str) -> list[str]:
+def command(workload: str, outcomes: str | None = None) -> list[str]:
     """Return what the job runs: it submits, and waits for nothing.
 
     A pod that the job starts a second time finds the run of the first one by the job's name.
@@ -66,10 +69,11 @@ def command(workload: str) -> list[str]:
         f"--namespace={HOME}",
         f"--token-file={TOKENS}/token",
         "--once=$(JOB)",
+        *(() if outcomes is None else (f"-poutcomes={outcomes}",)),
     ]
 
 
-def _pod(workload: str) -> Object:
+def _pod(workload: str, outcomes: str | None) -> Object:
     return {
         "serviceAccountName": ACCOUNT,
         "automountServiceAccountToken": False,
@@ -83,7 +87,7 @@ def _pod(workload: str) -> Object:
             "fsGroup": NOBODY,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(workload)],
+        "containers": [_container(workload, outcomes)],
         "volumes": [
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
             {"name": "token", "projected": {"sources": [{"serviceAccountToken": _TOKEN}]}},
@@ -94,14 +98,14 @@ def _pod(workload: str) -> Object:
 _TOKEN = {"path": "token", "audience": "pipelines.kubeflow.org", "expirationSeconds": 3600}
 
 
-def _container(workload: str) -> Object:
+def _container(workload: str, outcomes: str | None) -> Object:
     host = {"configMapKeyRef": {"name": "penstock", "key": "kfp-host"}}
     profile = {"configMapKeyRef": {"name": "penstock", "key": "profile"}}
     return {
         "name": "submit",
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
-        "command": command(workload),
+        "command": command(workload, outcomes),
         "env": [
             {"name": "PENSTOCK_KFP_HOST", "valueFrom": host},
             {"name": "PENSTOCK_PROFILE", "valueFrom": profile},
