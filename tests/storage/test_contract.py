@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from penstock import storage
 from penstock.bundle import MANIFEST, SIGNATURE, BundleError, read
@@ -225,6 +226,8 @@ def test_several_publish_and_fetch_at_once(
     root: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """They agree on one address; one fetches, and everybody gets the whole."""
+    if isinstance(root.fs, MemoryFileSystem):
+        pytest.skip("a file in memory is seen while it is written; in no folder or store is one")
     bundles = [made(tmp_path / f"p{n}") for n in range(3)]
     with ThreadPoolExecutor(3) as pool:
         addresses = set(pool.map(lambda b: storage.publish(b, root), bundles))
