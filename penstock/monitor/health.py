@@ -89,5 +89,7 @@ def _share(name: str, count: int, seen: Seen, most: float) -> Check:
 
 
 def _short(span: timedelta) -> str:
-    hours = span.total_seconds() / 3600
-    return f"{hours * 60:.3g} min" if hours < 1 else f"{hours:.3g} h"
+    seconds = span.total_seconds()
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"

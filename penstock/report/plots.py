@@ -94,9 +94,12 @@ def moved(bars: Document, *, title: str) -> str:
         figure, (axis,) = side_by_side([1], height=2.2)
         axis.bar(at, bars["reference"], 0.9, color=BLUE, alpha=0.45, label="before")
         axis.step(at, bars["rows"], where="mid", color=ORANGE, lw=1.6, label="now")
-        ticks = at[:: max(1, len(at) // 8)][:-1]
-        names = [f"{bars['at'][i]:.3g}" for i in ticks]
-        axis.set_xticks([*ticks, at[-1]], [*names, "missing"])
+        every = max(1, len(at) // 8)
+        begins: list[str] = [f"{bars['at'][i]:.3g}" for i in range(len(at) - 1)]
+        # A value so common that it has a bar of its own is where the next one begins, too.
+        names = [f"> {b}" if b in begins[:i] else b for i, b in enumerate(begins)]
+        labels: list[str] = [*names[::every], "missing"]
+        axis.set_xticks([*at[:-1][::every], at[-1]], labels)
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.set(title=title)
         axis.legend(ncols=2)
